@@ -1,0 +1,16 @@
+"""A market on loopback: CoinCap's HTTP contract served from a seeded market or from recorded answers.
+
+    >>> from crypto_assets.sandbox import Market, serve
+    >>> with serve(Market(seed=7)) as sandbox:
+    ...     sandbox.v2.startswith("http://127.0.0.1:")
+    True
+
+Belongs here: what the demo and the tests use. Reading order: ``source.py``, ``market.py``, ``app.py``.
+"""
+
+from crypto_assets.sandbox.faults import Fault
+from crypto_assets.sandbox.market import Change, Market
+from crypto_assets.sandbox.recording import Recording
+from crypto_assets.sandbox.server import Sandbox, run_forever, serve
+
+__all__ = ["Change", "Fault", "Market", "Recording", "Sandbox", "run_forever", "serve"]

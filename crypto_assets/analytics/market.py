@@ -1,0 +1,129 @@
+"""The market as a whole: size, dominance, concentration, movers, and exchanges through a day. Pure functions of frames.
+
+Shares and indices are doubles between 0 and 1. The Herfindahl-Hirschman index is the sum of squared shares
+(Hirschman 1964; bands .10 and .18 in the US Merger Guidelines of 2023); CR4 is the share of the four largest.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import polars as pl
+
+# Tokens that stand for another listed asset: counting both would count one market cap twice.
+WRAPPED = frozenset(
+    {
+        "wrapped-bitcoin",
+        "wrapped-ethereum",
+        "weth",
+        "staked-ether",
+        "steth",
+        "lido-staked-ether",
+        "wrapped-steth",
+        "wrapped-beacon-eth",
+        "coinbase-wrapped-btc",
+        "bitcoin-bep2",
+        "huobi-btc",
+        "rocket-pool-eth",
+    }
+)
+# Below these a price is moved by pocket money, and a list of movers is a list of accidents.
+MIN_VOLUME_USD_24H = Decimal(1_000_000)
+MIN_MARKET_CAP_USD = Decimal(10_000_000)
+
+
+def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of ``refined.market_overview`` from asset and exchange snapshots: the last ones of each hour."""
+    universe = _last_of_hour(assets).filter(
+        ~pl.col("asset_id").is_in(list(WRAPPED)) & pl.col("market_cap_usd").is_not_null()
+    )
+    cap = pl.col("market_cap_usd").cast(pl.Float64)
+    total = cap.sum()
+    sizes = universe.group_by("provider", "opened_at").agg(
+        observed_at=pl.col("observed_at").max(),
+        n_assets=pl.len().cast(pl.Int32),
+        total_market_cap_usd=pl.col("market_cap_usd").sum(),
+        total_volume_usd_24h=pl.col("volume_usd_24h").sum(),
+        btc_dominance=cap.filter(pl.col("asset_id") == "bitcoin").first() / total,
+        eth_dominance=cap.filter(pl.col("asset_id") == "ethereum").first() / total,
+        top10_share=cap.top_k(10).sum() / total,
+        asset_hhi=_hhi(cap),
+        available_at=pl.col("ingested_at").max(),
+    )
+    reporting = _last_of_hour(exchanges).filter(pl.col("volume_usd_24h") > 0)
+    volume = pl.col("volume_usd_24h").cast(pl.Float64)
+    venues = reporting.group_by("provider", "opened_at").agg(
+        n_exchanges=pl.len().cast(pl.Int32),
+        exchange_hhi=_hhi(volume),
+        exchange_cr4=volume.top_k(4).sum() / volume.sum(),
+        venues_available_at=pl.col("ingested_at").max(),
+    )
+    return (
+        sizes.filter(pl.col("total_market_cap_usd") > 0)
+        .join(venues, ["provider", "opened_at"], "left")
+        .with_columns(
+            # Sums of shares that are 1 by definition may end a rounding above it.
+            pl.col("top10_share", "asset_hhi", "exchange_hhi", "exchange_cr4").clip(upper_bound=1.0),
+            available_at=pl.max_horizontal("available_at", "venues_available_at"),
+            date=pl.col("opened_at").dt.date(),
+        )
+    )
+
+
+def movers(snapshots: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of ``refined.movers``: the last snapshot of each day, ranked by change and by volume.
+
+    Only assets with a 24-hour volume of at least ``MIN_VOLUME_USD_24H`` and a market cap of at least
+    ``MIN_MARKET_CAP_USD``. Ties are ordered by asset id, so that ranks are the same on every run.
+    """
+    liquid = (
+        snapshots.filter(pl.col("observed_at") == pl.col("observed_at").max().over("provider", "date"))
+        .filter(
+            pl.col("change_pct_24h").is_not_null(),
+            pl.col("volume_usd_24h") >= MIN_VOLUME_USD_24H,
+            pl.col("market_cap_usd") >= MIN_MARKET_CAP_USD,
+        )
+        .sort("asset_id")
+    )
+    group = ("provider", "date")
+    return liquid.with_columns(
+        gainer_rank=pl.col("change_pct_24h").rank("ordinal", descending=True).over(group).cast(pl.Int32),
+        loser_rank=pl.col("change_pct_24h").rank("ordinal").over(group).cast(pl.Int32),
+        volume_rank=pl.col("volume_usd_24h").rank("ordinal", descending=True).over(group).cast(pl.Int32),
+        available_at="ingested_at",
+    )
+
+
+def exchange_days(snapshots: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of ``refined.exchange_daily`` from rows of ``trusted.exchange_snapshots``."""
+    last = ("name", "rank", "volume_share_pct", "volume_usd_24h", "n_trading_pairs", "observed_at")
+    return (
+        snapshots.sort("observed_at")
+        .group_by("provider", "exchange_id", "date", maintain_order=True)
+        .agg(
+            **{name: pl.col(name).last() for name in last},
+            mean_share_pct=pl.col("volume_share_pct").cast(pl.Float64).mean(),
+            n_obs=pl.len().cast(pl.Int32),
+            available_at=pl.col("ingested_at").max(),
+        )
+    )
+
+
+def latest(snapshots: pl.LazyFrame, entity: str) -> pl.LazyFrame:
+    """The newest row of each ``(provider, entity)``, with its arrival as ``available_at``."""
+    return (
+        snapshots.sort("observed_at")
+        .unique(["provider", entity], keep="last", maintain_order=True)
+        .with_columns(available_at="ingested_at")
+    )
+
+
+def _last_of_hour(snapshots: pl.LazyFrame) -> pl.LazyFrame:
+    hour = pl.col("observed_at").dt.truncate("1h")
+    return snapshots.with_columns(opened_at=hour).filter(
+        pl.col("observed_at") == pl.col("observed_at").max().over("provider", "opened_at")
+    )
+
+
+def _hhi(size: pl.Expr) -> pl.Expr:
+    return ((size / size.sum()) ** 2).sum()

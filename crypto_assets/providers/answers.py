@@ -1,0 +1,206 @@
+"""What every provider does with answers: land them as raw rows, and read records out of raw rows again.
+
+A provider file says which endpoints there are and what their fields mean; how JSON becomes text columns without losing
+a digit is here, once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from crypto_assets.errors import DataError
+from crypto_assets.resources.http import Answer, Outcome
+from crypto_assets.tables.conform import POINTERS, Records
+from crypto_assets.tables.contract import UTC_TIME, polars_schema
+from crypto_assets.tables.raw import RawAnswers
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The answers of one logical request, page by page.
+
+    Attributes:
+        provider, endpoint, subject: what was asked; ``subject`` where the endpoint serves one thing at a time.
+        answers: one a page, the last one possibly bad.
+        is_complete: whether the pages were read to the end; only then do the rows count.
+        observed_at: the provider's clock at the first page, or ours.
+        window: the time that the answer covers, ``(observed_at, observed_at)`` for a live endpoint.
+        credits: what each answer costs.
+    """
+
+    provider: str
+    endpoint: str
+    subject: str | None
+    answers: tuple[Answer, ...]
+    is_complete: bool
+    observed_at: datetime
+    window: tuple[datetime, datetime]
+    credits: tuple[int, ...]
+
+    @property
+    def pull_id(self) -> str:
+        """Thirty-two hex digits, equal for equal answers to equal requests at one provider time."""
+        told = [self.provider, self.endpoint, self.observed_at.isoformat()]
+        told += [part for a in self.answers for part in (a.request, a.outcome, hashlib.sha256(a.body).hexdigest())]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+
+    @property
+    def ending(self) -> Answer:
+        """The answer that decides how the pull ended."""
+        return self.answers[-1]
+
+
+def raw_rows(pulls: Iterable[Pull]) -> pl.DataFrame:
+    """The pulls as rows of a raw table (any of ``tables.raw``), times truncated to the millisecond."""
+    rows = [
+        {
+            "pull_id": pull.pull_id,
+            "page": page,
+            "provider": pull.provider,
+            "endpoint": pull.endpoint,
+            "subject": pull.subject,
+            "request": answer.request,
+            "status": answer.status,
+            "outcome": str(answer.outcome),
+            "detail": answer.detail or None,
+            "n_pages": len(pull.answers) if pull.is_complete else None,
+            "window_start_at": pull.window[0],
+            "window_end_at": pull.window[1],
+            "observed_at": pull.observed_at,
+            "ingested_at": answer.received_at,
+            "credits": price,
+            "n_bytes": len(answer.body),
+            "sha256": hashlib.sha256(answer.body).hexdigest(),
+            "body": answer.body,
+            "date": pull.window[0].date(),
+        }
+        for pull in pulls
+        for page, (answer, price) in enumerate(zip(pull.answers, pull.credits, strict=True))
+    ]
+    frame = pl.DataFrame(rows, schema=polars_schema(RawAnswers))
+    return frame.with_columns(pl.col(UTC_TIME).dt.truncate("1ms"))
+
+
+class Envelope(msgspec.Struct):
+    """``{"data": [...] or {...}, "timestamp": ms}``; a bare array is read by ``page_of``."""
+
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    timestamp: int | None = None
+
+
+def page_of(body: bytes) -> tuple[list[msgspec.Raw], int | None]:
+    """The records of a JSON answer and its timestamp in ms; one object counts as one record.
+
+    Raises msgspec.DecodeError (ValidationError is one) where the body is not JSON, or neither records nor an envelope.
+    """
+    if body.lstrip()[:1] == b"[":
+        return msgspec.json.decode(body, type=list[msgspec.Raw]), None
+    envelope = msgspec.json.decode(body, type=Envelope)
+    data = bytes(envelope.data)
+    if data == b"null":
+        raise msgspec.ValidationError("the answer has no data")
+    records = msgspec.json.decode(data, type=list[msgspec.Raw]) if data[:1] == b"[" else [envelope.data]
+    return records, envelope.timestamp
+
+
+def field_names(raw: pl.DataFrame) -> set[str]:
+    """The field names of every page's first and last record: what drift is seen by."""
+    names: set[str] = set()
+    for body in raw.filter(outcome="ok")["body"]:
+        records, _ = page_of(body)
+        for record in (records[0], records[-1]):
+            if bytes(record)[:1] == b"{":
+                names |= msgspec.json.decode(record, type=dict[str, msgspec.Raw]).keys()
+    return names
+
+
+def usable(raw: pl.DataFrame) -> pl.DataFrame:
+    """The raw rows whose records count: good answers of complete pulls, each pull once, in time order."""
+    return (
+        raw.filter(pl.col("n_pages").is_not_null() & (pl.col("outcome") == Outcome.OK))
+        .unique(["pull_id", "page"])
+        .sort("observed_at", "pull_id", "page")
+    )
+
+
+def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence[str], where: str) -> Records:
+    """Text columns of the records in raw rows, named by ``mapping`` (our column: the provider's field).
+
+    Strings come unquoted, numbers with the digits that were sent, objects as JSON text, null and absent as null.
+
+    Raises:
+        DataError: a required field is absent from all records of an answer: the provider changed its contract.
+    """
+    rows = usable(raw)
+    record_type = msgspec.defstruct(
+        "Record", [(field, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for field in mapping.values()]
+    )
+    decoder = msgspec.json.Decoder(record_type)
+    texts: list[msgspec.Raw] = []
+    decoded: list[Any] = []
+    lengths: list[int] = []
+    for body in rows["body"]:
+        page, _ = page_of(body)
+        parsed = [_decoded(decoder, record, record_type) for record in page]
+        _refuse_drift(page, parsed, required, where)
+        texts += page
+        decoded += parsed
+        lengths.append(len(page))
+
+    frame = rows.select("pull_id", "page", "provider", "subject", "observed_at", "ingested_at")
+    frame = frame.with_columns(position=pl.Series([range(n) for n in lengths], dtype=pl.List(pl.Int32)))
+    frame = frame.explode("position", empty_as_null=False) if len(frame) else frame.with_columns(position=pl.lit(0))
+    columns = [_text_column(name, [getattr(r, field) for r in decoded]) for name, field in mapping.items()]
+    frame = frame.with_columns(answered_at="observed_at", row=pl.int_range(pl.len())).with_columns(columns)
+    return Records(frame.cast(POINTERS), texts)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], record: msgspec.Raw, empty: type[Any]) -> Any:
+    try:
+        return decoder.decode(record)
+    except msgspec.DecodeError:
+        # Not an object: a record without fields, which the contract will refuse and quarantine.
+        return empty()
+
+
+def _text_column(name: str, values: Sequence[msgspec.Raw | msgspec.UnsetType]) -> pl.Series:
+    sent = pl.Series(name, [None if v is msgspec.UNSET else bytes(v) for v in values], pl.Binary).cast(pl.String)
+    column = pl.col(name)
+    text = (
+        pl.when(column == "null")
+        .then(None)
+        .when(column.str.starts_with('"') & ~column.str.contains("\\", literal=True))
+        .then(column.str.slice(1, column.str.len_chars().cast(pl.Int64) - 2))
+        .otherwise(column)
+    )
+    plain = sent.to_frame().select(text.alias(name)).to_series()
+    if not plain.str.starts_with('"').any():
+        return plain
+    # Escapes are rare (names, mostly): those values alone are read one by one.
+    unescape = msgspec.json.Decoder(str).decode
+    return pl.Series(name, [unescape(v) if v is not None and v[:1] == '"' else v for v in plain], pl.String)
+
+
+def _refuse_drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: Sequence[str], where: str) -> None:
+    for field in required:
+        if parsed and all(getattr(record, field) is msgspec.UNSET for record in parsed):
+            try:
+                sent = sorted(msgspec.json.decode(page[0], type=dict[str, msgspec.Raw]))
+            except msgspec.DecodeError:
+                sent = []
+            likely = difflib.get_close_matches(field, [n for n in sent if n not in required], n=1, cutoff=0.4)
+            raise DataError(
+                f"the field {field} is missing from all {len(parsed)} records"
+                + (f"; the new name may be {likely[0]}" if likely else ""),
+                where=where,
+                safe="raw holds the answer, and the table keeps what it held",
+                hint="map the field in the provider's file, then materialize the day again",
+            )

@@ -1,0 +1,504 @@
+"""The lake: Delta tables in a directory or a bucket, written by one commit protocol. Only this module knows Delta.
+
+The protocol, and what it rests on (measured with deltalake 1.6):
+
+1. The dtypes of a frame equal the contract's before every write; Delta itself takes 1.7 into an integer column as 1.
+2. An append carries an application transaction ``(app, version)`` made of the data. Delta records it but refuses
+   nothing, so before each try, and after every error, the table is reloaded and asked: at or above ours means done.
+   An answer that was lost on the way is not a failure, and a blind retry would be a duplicate.
+3. A replace overwrites by a predicate on partition and window, made of literals by one quoting function. It first
+   compares: a window that already holds the rows is left alone, so repeating work makes no commit.
+4. A merge is for small dimensions: source unique and without null keys, unstreamed so that it prunes.
+5. Every commit says who made it and what it holds: run, code version, contract fingerprint, rows, sha256.
+
+Correctness never depends on one writer: pools only keep two writers from wasting each other's work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from crypto_assets import __version__
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
+from crypto_assets.resources.clock import Clock, SystemClock
+from crypto_assets.tables.conform import sort
+from crypto_assets.tables.contract import (
+    Contract,
+    Write,
+    delta_schema_json,
+    description,
+    fingerprint,
+    polars_schema,
+    primary_key,
+    skipping_columns,
+)
+from crypto_assets.tables.window import Window
+
+log = logging.getLogger(__name__)
+
+# Delta's own retries cost milliseconds each and end where 8 busy writers still need more than the default 15.
+_COMMIT_RETRIES = 100
+# Ours start over from a fresh snapshot; six with jitter outlast a burst of conflicts and a blink of the store.
+_TRIES = 6
+# A reader may hold a snapshot this long: Trino caches file lists for half an hour, and a backfill may run for days.
+_VACUUM_HOURS = 168
+_WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=131_072)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write did. ``is_new`` is False where the table already held the rows; ``version`` is the table's then."""
+
+    table: str
+    version: int
+    n_rows: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table as its log describes it."""
+
+    table: str
+    uri: str
+    version: int
+    n_rows: int
+    n_files: int
+    n_bytes: int
+    modified_at: datetime | None
+
+
+def literal(value: str | date | datetime) -> str:
+    """A SQL literal for a Delta predicate; the only place where one is made."""
+    if isinstance(value, datetime):
+        return f"'{value:%Y-%m-%dT%H:%M:%S.%fZ}'"
+    if isinstance(value, date):
+        return f"'{value.isoformat()}'"
+    return "'" + value.replace("'", "''") + "'"
+
+
+class Lake:
+    """All tables under one root.
+
+    Args:
+        uri: a directory, or ``s3://bucket/prefix``.
+        storage_options: deltalake's ``AWS_*`` keys; empty for a directory, or where the machine's role suffices.
+        run_id: named in every commit.
+        clock, rng: time and jitter of retries.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        run_id: str = "",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.root = uri.rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._run_id = run_id
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._handles: dict[str, DeltaTable] = {}
+
+    # ---- reading ----
+
+    def uri(self, contract: type[Contract]) -> str:
+        return "/".join((self.root, *contract.table.path))
+
+    def scan(self, contract: type[Contract], window: Window | None = None) -> pl.LazyFrame:
+        """The table's rows, lazily; those of the window only, where one is given.
+
+        A window finer than a day selects by the table's clock where it has one, else by its whole days. Rows of a
+        table with a span are those that overlap the window. A table that was never written is empty.
+
+        Raises:
+            DataError: the table's columns are not the contract's (a foreign writer, or a newer contract).
+            NeedsYouError, TransientError: the store refuses or is out of reach.
+        """
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            if table is None:
+                return pl.LazyFrame(schema=polars_schema(contract))
+            rows = pl.scan_delta(table, storage_options=self.storage_options or None)
+            return rows if window is None else rows.filter(_inside(contract, window))
+
+    def read(self, contract: type[Contract], window: Window | None = None) -> pl.DataFrame:
+        """Like ``scan``, collected and in the contract's row order."""
+        with self._border(contract, "nothing was read in part"):
+            return sort(contract, self.scan(contract, window).collect())
+
+    def days(self, contract: type[Contract]) -> list[date]:
+        """The days (partitions) that hold rows, oldest first."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            if table is None:
+                return []
+            return sorted({date.fromisoformat(p["date"]) for p in table.partitions() if p.get("date")})
+
+    def state(self, contract: type[Contract]) -> TableState | None:
+        """The table's version, rows, files and bytes, or None where it was never written."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            if table is None:
+                return None
+            adds = pl.DataFrame(table.get_add_actions(flatten=True))
+            modified = table.history(1)[0].get("timestamp")
+            return TableState(
+                table=contract.table.full_name,
+                uri=self.uri(contract),
+                version=table.version(),
+                n_rows=int(adds["num_records"].sum()) if len(adds) else 0,
+                n_files=len(adds),
+                n_bytes=int(adds["size_bytes"].sum()) if len(adds) else 0,
+                modified_at=None if modified is None else _from_ms(modified),
+            )
+
+    # ---- writing ----
+
+    def append(self, contract: type[Contract], frame: pl.DataFrame, *, app: str, version: int) -> Commit:
+        """Append the frame once, whatever happens: ``(app, version)`` names the data, and grows with it.
+
+        Returns without writing where the table already holds this version of the app, or a later one.
+        """
+        _require(contract, Write.APPEND)
+        _require_dtypes(contract, frame)
+
+        def attempt() -> Commit:
+            table = self._ensure(contract)
+            landed = table.transaction_version(app)
+            if landed is not None and landed >= version:
+                return Commit(contract.table.full_name, table.version(), 0, is_new=False)
+            properties = self._properties(contract, frame, transactions=[Transaction(app, version)])
+            write_deltalake(
+                table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER
+            )
+            return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
+
+        return self._until_done(contract, attempt)
+
+    def landed(self, contract: type[Contract], app: str) -> int | None:
+        """The newest version of the app that the table holds."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            return None if table is None else table.transaction_version(app)
+
+    def replace(
+        self, contract: type[Contract], frame: pl.DataFrame, window: Window, *, where: Mapping[str, str] | None = None
+    ) -> Commit:
+        """Make the window hold exactly the frame's rows. An empty frame empties the window.
+
+        ``where`` narrows the window to rows with these column values. Raises DataError where a row of the frame lies
+        outside: nothing has been written then.
+        """
+        _require(contract, Write.REPLACE)
+        _require_dtypes(contract, frame)
+        selection = _inside(contract, window)
+        predicate = _predicate(contract, window)
+        for column, value in (where or {}).items():
+            selection &= pl.col(column) == value
+            predicate += f" AND {column} = {literal(value)}"
+        n_outside = frame.select((~selection).sum()).item()
+        if n_outside:
+            raise DataError(
+                f"{n_outside} of {len(frame)} rows lie outside {window}",
+                where=contract.table.full_name,
+                safe="nothing was written",
+                hint="a function must only return rows of the window it was asked for",
+            )
+        frame = sort(contract, frame)
+
+        def attempt() -> Commit:
+            table = self._ensure(contract)
+            held = pl.scan_delta(table, storage_options=self.storage_options or None).filter(selection).collect()
+            if sort(contract, held.select(frame.columns)).equals(frame):
+                return Commit(contract.table.full_name, table.version(), len(frame), is_new=False)
+            write_deltalake(
+                table,
+                frame,
+                mode="overwrite",
+                predicate=predicate,
+                commit_properties=self._properties(contract, frame),
+                writer_properties=_WRITER,
+            )
+            return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
+
+        return self._until_done(contract, attempt)
+
+    def merge(self, contract: type[Contract], frame: pl.DataFrame, *, delete_missing: bool = True) -> Commit:
+        """Make the table hold the frame's rows by key: insert new ones, update those that differ.
+
+        ``delete_missing`` also deletes rows whose key the frame lacks. A merge that changes nothing makes no commit.
+        """
+        _require(contract, Write.MERGE)
+        _require_dtypes(contract, frame)
+        keys = primary_key(contract)
+        if frame.select(pl.struct(keys).is_duplicated().any()).item() or any(frame[k].null_count() for k in keys):
+            raise DataError(
+                f"rows to merge have doubled or null keys ({', '.join(keys)})",
+                where=contract.table.full_name,
+                safe="nothing was written",
+                hint="mend the function that computes the table",
+            )
+        frame = sort(contract, frame)
+        on = " AND ".join(f"t.{k} = s.{k}" for k in keys)
+        differs = " OR ".join(f"(t.{c} IS DISTINCT FROM s.{c})" for c in frame.columns if c not in keys)
+
+        def attempt() -> Commit:
+            table = self._ensure(contract)
+            held = sort(contract, pl.scan_delta(table, storage_options=self.storage_options or None).collect())
+            expected = frame if delete_missing else sort(contract, held.join(frame, keys, "anti").vstack(frame))
+            if held.equals(expected):
+                return Commit(contract.table.full_name, table.version(), len(held), is_new=False)
+            merger = (
+                table.merge(
+                    frame,
+                    predicate=on,
+                    source_alias="s",
+                    target_alias="t",
+                    streamed_exec=False,
+                    commit_properties=self._properties(contract, frame),
+                    writer_properties=_WRITER,
+                )
+                .when_matched_update_all(predicate=differs)
+                .when_not_matched_insert_all()
+            )
+            (merger.when_not_matched_by_source_delete() if delete_missing else merger).execute()
+            return Commit(contract.table.full_name, table.version(), len(expected), is_new=True)
+
+        return self._until_done(contract, attempt)
+
+    def maintain(self, contract: type[Contract], closed_before: date) -> dict[str, int]:
+        """Compact partitions of days before ``closed_before``, remove files no snapshot of the last week needs,
+        and write a checkpoint. No row changes.
+        """
+        with self._border(contract, "no row was changed"):
+            table = self._load(contract)
+            if table is None:
+                return {"compacted": 0, "vacuumed": 0}
+            compacted = 0
+            if "date" in contract.table.partition_by:
+                many = [p for p in _crowded_partitions(table) if date.fromisoformat(p["date"]) < closed_before]
+                for partition in many:
+                    filters: Any = [(column, "=", value) for column, value in partition.items()]
+                    compacted += table.optimize.compact(filters, writer_properties=_WRITER)["numFilesRemoved"]
+            elif len(table.file_uris()) > 1:
+                compacted = table.optimize.compact(writer_properties=_WRITER)["numFilesRemoved"]
+            # A vacuum by a stale handle would delete files that were committed after it was opened.
+            table.update_incremental()
+            vacuumed = table.vacuum(retention_hours=_VACUUM_HOURS, dry_run=False)
+            table.create_checkpoint()
+            return {"compacted": compacted, "vacuumed": len(vacuumed)}
+
+    # ---- inside ----
+
+    def _load(self, contract: type[Contract]) -> DeltaTable | None:
+        """The table at its newest version, or None."""
+        uri = self.uri(contract)
+        handle = self._handles.get(uri)
+        if handle is not None:
+            handle.update_incremental()
+            return handle
+        try:
+            handle = DeltaTable(uri, storage_options=self.storage_options or None)
+        except TableNotFoundError:
+            return None
+        _require_columns(contract, handle)
+        self._handles[uri] = handle
+        return handle
+
+    def _ensure(self, contract: type[Contract]) -> DeltaTable:
+        """The table at its newest version, made from its contract where there is none."""
+        table = self._load(contract)
+        if table is not None:
+            return table
+        DeltaTable.create(
+            self.uri(contract),
+            schema=Schema.from_json(delta_schema_json(contract)),
+            mode="ignore",
+            partition_by=list(contract.table.partition_by),
+            name=contract.table.full_name,
+            description=description(contract),
+            configuration={
+                # Bounds of Decimals would be doubles, by which readers skip files that do hold the value.
+                "delta.dataSkippingStatsColumns": ",".join(skipping_columns(contract)),
+                "delta.checkpointInterval": "20",
+            },
+            storage_options=self.storage_options or None,
+        )
+        table = self._load(contract)
+        if table is None:
+            raise TableNotFoundError(self.uri(contract))
+        return table
+
+    def _properties(
+        self, contract: type[Contract], frame: pl.DataFrame, transactions: list[Transaction] | None = None
+    ) -> CommitProperties:
+        return CommitProperties(
+            custom_metadata={
+                "crypto_assets.run_id": self._run_id,
+                "crypto_assets.code_version": __version__,
+                "crypto_assets.contract": fingerprint(contract),
+                "crypto_assets.rows": str(len(frame)),
+                "crypto_assets.sha256": content_hash(frame),
+            },
+            max_commit_retries=_COMMIT_RETRIES,
+            app_transactions=transactions,
+        )
+
+    def _until_done(self, contract: type[Contract], attempt: Callable[[], Commit]) -> Commit:
+        """Run the attempt until it succeeds; each one first looks whether an earlier one landed after all."""
+        with self._border(contract, "the table holds whole commits only"):
+            for n_tries in range(1, _TRIES):
+                try:
+                    return attempt()
+                except (CommitFailedError, OSError) as error:
+                    if _needs_a_person(error):
+                        raise
+                    log.info("try %d on %s failed: %s", n_tries, contract.table.full_name, type(error).__name__)
+                    self._handles.pop(self.uri(contract), None)
+                    self._clock.sleep(self._rng.uniform(0, 0.05 * 2**n_tries))
+            return attempt()
+
+    @contextmanager
+    def _border(self, contract: type[Contract], safe: str) -> Iterator[None]:
+        """Foreign errors leave the lake as ours, in one line; a panic of a Rust library is an error like others."""
+        where = contract.table.full_name
+        try:
+            yield
+        except CryptoAssetsError:
+            raise
+        except (DeltaError, OSError, pl.exceptions.PolarsError, ValueError) as error:
+            raise _typed(error, where, safe, self.root) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise _typed(error, where, safe, self.root) from None
+
+
+def delete(lake: Lake) -> None:
+    """Remove a whole lake that lives in a directory (the demo's own). Raises ValueError for a bucket."""
+    if "://" in lake.root:
+        raise ValueError("a lake in a bucket is not deleted from here")
+    shutil.rmtree(lake.root, ignore_errors=True)
+
+
+def content_hash(frame: pl.DataFrame) -> str:
+    """SHA-256 of the rows as text, in the frame's order: the same for equal rows on any machine and engine."""
+    printable = frame.with_columns(pl.col(pl.Binary).bin.encode("hex"))
+    return hashlib.sha256(printable.write_csv(quote_style="non_numeric").encode()).hexdigest()
+
+
+def _from_ms(milliseconds: int) -> datetime:
+    return datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(milliseconds=milliseconds)
+
+
+def _inside(contract: type[Contract], window: Window) -> pl.Expr:
+    """The rows of a window as a Polars predicate that partitions and file statistics can prune by."""
+    start, end = pl.lit(window.start), pl.lit(window.end)
+    if contract.table.span:
+        opens, closes = (pl.col(c) for c in contract.table.span)
+        # A live answer covers an instant: it belongs to the window that holds the instant.
+        return (opens < end) & ((closes > start) | ((opens == closes) & (opens >= start)))
+    inside = pl.col("date").is_between(pl.lit(window.days[0]), pl.lit(window.days[-1]))
+    if contract.table.clock:
+        inside &= pl.col(contract.table.clock).is_between(start, end, closed="left")
+    return inside
+
+
+def _predicate(contract: type[Contract], window: Window) -> str:
+    """The same window as SQL for delta-rs."""
+    first, last = window.days[0], window.days[-1]
+    by_day = f"date >= {literal(first)} AND date <= {literal(last)}" if first != last else f"date = {literal(first)}"
+    if contract.table.clock is None or window == Window.of_days(first, last):
+        return by_day
+    clock = contract.table.clock
+    return f"{by_day} AND {clock} >= {literal(window.start)} AND {clock} < {literal(window.end)}"
+
+
+def _crowded_partitions(table: DeltaTable) -> list[dict[str, str]]:
+    adds = pl.DataFrame(table.get_add_actions(flatten=True))
+    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
+    crowded = adds.group_by(columns).len().filter(pl.col("len") > 1).sort(columns)
+    return [{c.removeprefix("partition."): str(v) for c, v in row.items() if c != "len"} for row in crowded.to_dicts()]
+
+
+def _require(contract: type[Contract], write: Write) -> None:
+    if contract.table.write is not write:
+        raise ValueError(f"{contract.table.full_name} is written by {contract.table.write}, not by {write}")
+
+
+def _require_dtypes(contract: type[Contract], frame: pl.DataFrame) -> None:
+    expected = polars_schema(contract)
+    if frame.schema != expected:
+        wrong = [
+            f"{n} is {frame.schema.get(n, 'missing')}, not {t}" for n, t in expected.items() if frame.schema.get(n) != t
+        ]
+        extra = [f"{n} is not in the contract" for n in frame.columns if n not in expected]
+        raise DataError(
+            "; ".join(wrong + extra) or f"columns are in another order: {', '.join(frame.columns)}",
+            where=contract.table.full_name,
+            safe="nothing was written",
+            hint="cast where the values are made: Delta would store something else in silence",
+        )
+
+
+def _require_columns(contract: type[Contract], table: DeltaTable) -> None:
+    ours = {f.name: f.type for f in Schema.from_json(delta_schema_json(contract)).fields}
+    theirs = {f.name: f.type for f in table.schema().fields}
+    if ours != theirs:
+        differing = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+        raise DataError(
+            f"the table's columns are not the contract's: {', '.join(differing)}",
+            where=contract.table.full_name,
+            safe="the table is unchanged",
+            hint="a foreign writer changed it, or the contract is newer: move the table away and rebuild it from raw",
+        )
+
+
+_NEEDS_A_PERSON = {
+    "NoSuchBucket": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
+    "bucket does not exist": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
+    "AccessDenied": ("the store denies access", "check the credentials and their permissions"),
+    "InvalidAccessKeyId": ("the store does not know the access key", "check AWS_ACCESS_KEY_ID"),
+    "SignatureDoesNotMatch": ("the store refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
+    "ExpiredToken": ("the credentials have expired", "renew them"),
+    "lacked the necessary privileges": ("the store denies access", "check the credentials and their permissions"),
+    "No space left": ("the disk is full", "free some space"),
+    "os error 28": ("the disk is full", "free some space"),
+    "Permission denied": ("the directory is not writable", "check its owner and mode"),
+    "Read-only file system": ("the file system is read-only", "choose another CRYPTO_ASSETS_LAKE_URI"),
+    "Not a directory": ("a part of the path is a file", "choose another CRYPTO_ASSETS_LAKE_URI"),
+}
+
+
+def _needs_a_person(error: BaseException) -> bool:
+    return any(sign in str(error) for sign in _NEEDS_A_PERSON)
+
+
+def _typed(error: BaseException, where: str, safe: str, root: str) -> CryptoAssetsError:
+    message = str(error)
+    for sign, (what, hint) in _NEEDS_A_PERSON.items():
+        if sign in message:
+            return NeedsYouError(f"{what} ({root})", where=where, safe=safe, hint=hint)
+    if isinstance(error, CommitFailedError):
+        return TransientError("other writers kept winning", where=where, safe=safe, hint="run the same again")
+    if isinstance(error, OSError):
+        return TransientError(f"the store failed: {message[:200]}", where=where, safe=safe, hint="run the same again")
+    return DataError(
+        f"the table cannot be read or written: {message[:200]}", where=where, safe=safe, hint="run crypto-assets doctor"
+    )

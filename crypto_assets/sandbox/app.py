@@ -1,0 +1,448 @@
+"""The sandbox over HTTP: CoinCap v2 and v3 on one Starlette app, with limits, credits and faults.
+
+Belongs here: paths, parameters, limits, envelopes and error bodies. What is answered comes from a source
+(``market.py``, ``recording.py``), how an answer is spoiled from ``faults.py``, listening from ``server.py``.
+
+Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults, calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from crypto_assets.sandbox import faults as fault_kinds
+from crypto_assets.sandbox.faults import Fault, FaultSwitch, spoil
+from crypto_assets.sandbox.market import CANDLE_INTERVALS, HISTORY_INTERVALS
+from crypto_assets.sandbox.source import NotServedError, Row, Source, Version
+
+Clock = Callable[[], datetime]
+
+MAX_LIMIT = 2000
+_BYTES_PER_CREDIT = 2500
+_MINUTE = timedelta(minutes=1)
+# Decimals occur only in recordings, where a number was a number and not text.
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+class _RefusedError(Exception):
+    """The provider's own error answer: status, text, and whether its envelope carries a timestamp."""
+
+    def __init__(self, status: int, error: str, *, is_stamped: bool = False) -> None:
+        super().__init__(error)
+        self.status, self.error, self.is_stamped = status, error, is_stamped
+
+
+_INVALID = "Invalid query parameters"
+
+
+class SandboxState:
+    """What the app remembers: the frozen market time, the faults, and the calls. Used by one event loop.
+
+    ``clock`` is real time: limits and credits follow it even while the market's time is frozen.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._frozen: datetime | None = None
+        self.faults = FaultSwitch([])
+        self.forget_calls()
+
+    def now(self) -> datetime:
+        """The market's time: the frozen one, else the clock's, in UTC."""
+        return self._frozen or self.clock().astimezone(UTC)
+
+    def set_now(self, now: datetime | None) -> None:
+        """Freeze the market's time (aware datetimes only, ``ValueError`` otherwise); None lets it run."""
+        if now is not None and now.tzinfo is None:
+            raise ValueError("the market's time needs a time zone")
+        self._frozen = None if now is None else now.astimezone(UTC)
+
+    def set_faults(self, faults: list[Fault]) -> None:
+        """Replace all faults; their counts begin at zero."""
+        self.faults = FaultSwitch(faults)
+
+    def forget_calls(self) -> None:
+        """Begin anew: counts, used credits and the minute's window."""
+        self._counts: Counter[str] = Counter()
+        self._credits = 0
+        self._month: tuple[int, int] | None = None
+        self._used: Counter[str] = Counter()
+        self._recent: dict[str, deque[datetime]] = {}
+
+    def calls(self) -> dict[str, Any]:
+        """``{"calls": {endpoint: count}, "credits": used}``: every call, refused ones too, over all keys."""
+        return {"calls": dict(sorted(self._counts.items())), "credits": self._credits}
+
+    def count(self, endpoint: str) -> None:
+        """Note that a call arrived."""
+        self._counts[endpoint] += 1
+
+    def wait_seconds(self, key: str, per_minute: int) -> int:
+        """0 and one call of the last minute's allowance taken, or the whole seconds until one is free."""
+        now = self.clock()
+        recent = self._recent.setdefault(key, deque())
+        while recent and recent[0] <= now - _MINUTE:
+            recent.popleft()
+        if len(recent) >= per_minute:
+            return max(1, math.ceil((recent[0] + _MINUTE - now).total_seconds()))
+        recent.append(now)
+        return 0
+
+    def used(self, key: str) -> int:
+        """Credits that the key used in this calendar month (UTC)."""
+        now = self.clock().astimezone(UTC)
+        if self._month != (now.year, now.month):
+            self._month = (now.year, now.month)
+            self._used.clear()
+        return self._used[key]
+
+    def charge(self, key: str, n_bytes: int) -> None:
+        """1 credit for the call and 1 per 2,500 bytes begun."""
+        spent = 1 + math.ceil(n_bytes / _BYTES_PER_CREDIT)
+        self._credits += spent
+        self._used[key] += spent
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One call, read: what is asked of which version at which market time."""
+
+    version: Version
+    item: str
+    query: Mapping[str, str]
+    now: datetime
+
+    def page(self, rows: list[Row], default: int) -> list[Row]:
+        limit, offset = self._count("limit", default), self._count("offset", 0)
+        if limit > MAX_LIMIT:
+            raise _RefusedError(400, f"limit exceeds {MAX_LIMIT}")
+        return rows[offset : offset + limit]
+
+    def window(self) -> tuple[datetime | None, datetime | None]:
+        """start and end (epoch ms): both or neither, in order."""
+        start, end = self._moment("start"), self._moment("end")
+        if (start is None) != (end is None) or (start is not None and end is not None and end < start):
+            raise _RefusedError(400, _INVALID)
+        return start, end
+
+    def _count(self, name: str, default: int) -> int:
+        text = self.query.get(name, "")
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit()) or len(text) > 9:
+            raise _RefusedError(400, _INVALID)
+        return int(text)
+
+    def _moment(self, name: str) -> datetime | None:
+        text = self.query.get(name, "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()) or len(text) > 14:
+            raise _RefusedError(400, _INVALID)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(text))
+
+
+_Ask = Callable[[Source, _Question], list[Row] | Row]
+
+
+def _assets(source: Source, asked: _Question) -> list[Row]:
+    rows = source.assets(asked.now, asked.version)
+    if wanted := asked.query.get("ids"):
+        rows = _among(rows, wanted)
+    if search := asked.query.get("search", "").lower():
+        rows = [row for row in rows if search in row["id"].lower() or search in row["symbol"].lower()]
+    return asked.page(rows, 100)
+
+
+def _asset(source: Source, asked: _Question) -> Row:
+    row = source.asset(asked.item, asked.now, asked.version)
+    if row is None:
+        raise _RefusedError(404, f"{asked.item} not found", is_stamped=True)
+    return row
+
+
+def _history(source: Source, asked: _Question) -> list[Row]:
+    interval = asked.query.get("interval", "")
+    if not interval and asked.version == "v2":
+        raise _RefusedError(400, "missing interval")
+    if interval not in HISTORY_INTERVALS:
+        raise _RefusedError(400, _INVALID)
+    start, end = asked.window()
+    points = source.history(asked.item, interval, start, end, now=asked.now, version=asked.version)
+    if points is None:
+        raise _RefusedError(404, "Asset history not found")
+    return points
+
+
+def _asset_markets(source: Source, asked: _Question) -> list[Row]:
+    rows = source.asset_markets(asked.item, asked.now, asked.version)
+    if rows is None:
+        raise _RefusedError(404, f"{asked.item} not found", is_stamped=True)
+    return asked.page(rows, 100)
+
+
+def _rates(source: Source, asked: _Question) -> list[Row]:
+    rows = source.rates(asked.now, asked.version)
+    wanted = asked.query.get("ids")
+    return _among(rows, wanted) if wanted and asked.version == "v3" else rows
+
+
+def _rate(source: Source, asked: _Question) -> Row:
+    row = source.rate(asked.item, asked.now, asked.version)
+    if row is None:
+        raise _RefusedError(404, "Conversion rate not found")
+    return row
+
+
+def _exchanges(source: Source, asked: _Question) -> list[Row]:
+    rows = source.exchanges(asked.now, asked.version)
+    return asked.page(rows, 10) if asked.version == "v3" else rows
+
+
+def _exchange(source: Source, asked: _Question) -> Row:
+    for row in source.exchanges(asked.now, asked.version):
+        if asked.item in (row.get("exchangeId"), row.get("id")):  # answers of 2018 say id
+            return row
+    raise _RefusedError(404, "Exchange not found")
+
+
+def _markets(source: Source, asked: _Question) -> list[Row]:
+    rows = source.markets(asked.now, asked.version)
+    for name in ("exchangeId", "baseId", "quoteId"):
+        if wanted := asked.query.get(name):
+            rows = [row for row in rows if row[name] == wanted]
+    for name in ("baseSymbol", "quoteSymbol"):
+        if wanted := asked.query.get(name, "").upper():
+            rows = [row for row in rows if row[name].upper() == wanted]
+    if wanted := asked.query.get("assetId"):
+        rows = [row for row in rows if wanted in (row["baseId"], row["quoteId"])]
+    if wanted := asked.query.get("assetSymbol", "").upper():
+        rows = [row for row in rows if wanted in (row["baseSymbol"].upper(), row["quoteSymbol"].upper())]
+    return asked.page(rows, 10 if asked.version == "v3" else 100)
+
+
+def _candles(source: Source, asked: _Question) -> list[Row]:
+    exchange = asked.query.get("exchange") or asked.query.get("exchangeId")  # clients send either
+    if not exchange:
+        raise _RefusedError(400, "missing exchange")
+    interval = asked.query.get("interval", "")
+    if not interval:
+        raise _RefusedError(400, "missing interval")
+    base, quote = asked.query.get("baseId", ""), asked.query.get("quoteId", "")
+    if interval not in CANDLE_INTERVALS or not base or not quote:
+        raise _RefusedError(400, _INVALID)
+    start, end = asked.window()
+    return source.candles(exchange, interval, base, quote, start=start, end=end, now=asked.now)
+
+
+def _among(rows: list[Row], ids: str) -> list[Row]:
+    wanted = {item.strip() for item in ids.split(",")}
+    return [row for row in rows if row["id"] in wanted]
+
+
+# endpoint name (as faults and counts know it), path below the version, how it is answered, versions
+_ENDPOINTS: tuple[tuple[str, str, _Ask, tuple[Version, ...]], ...] = (
+    ("assets", "/assets", _assets, ("v2", "v3")),
+    ("asset", "/assets/{item}", _asset, ("v2", "v3")),
+    ("history", "/assets/{item}/history", _history, ("v2", "v3")),
+    ("asset_markets", "/assets/{item}/markets", _asset_markets, ("v2", "v3")),
+    ("rates", "/rates", _rates, ("v2", "v3")),
+    ("rate", "/rates/{item}", _rate, ("v2", "v3")),
+    ("exchanges", "/exchanges", _exchanges, ("v2", "v3")),
+    ("exchange", "/exchanges/{item}", _exchange, ("v2", "v3")),
+    ("markets", "/markets", _markets, ("v2", "v3")),
+    ("candles", "/candles", _candles, ("v2",)),  # v3 has none
+)
+
+
+class _ShortBody(Response):
+    """Promises more bytes than it sends; the server then drops the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["content-length"] = str(len(self.body) + 1000)
+        await super().__call__(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Answers the calls of one app: who may ask, what is answered, what it costs."""
+
+    source: Source
+    state: SandboxState
+    keys: frozenset[str] | None
+    credits_per_month: int | None
+    calls_per_minute: int | None
+
+    def route(self, endpoint: str, path: str, ask: _Ask, version: Version) -> Route:
+        async def respond(request: Request) -> Response:
+            return await self._respond(endpoint, ask, version, request)
+
+        return Route(f"/{version}{path}", respond, methods=["GET"], name=f"{version}.{endpoint}")
+
+    async def _respond(self, endpoint: str, ask: _Ask, version: Version, request: Request) -> Response:
+        self.state.count(endpoint)
+        key = _key(request)
+        if version == "v3" and self.keys is not None and key not in self.keys:
+            return _json(401, {"error": "Unauthorized: invalid API key"})
+        account = key if version == "v3" else "v2"
+        if self.calls_per_minute is not None:
+            wait = self.state.wait_seconds(account, self.calls_per_minute)
+            if wait:
+                return _json(429, fault_kinds.MINUTE_LIMIT, {"retry-after": str(wait)})
+        is_metered = version == "v3"
+        if is_metered and self.credits_per_month is not None and self.state.used(account) >= self.credits_per_month:
+            return _json(403, fault_kinds.QUOTA_403)
+        offset = request.query_params.get("offset", "0")
+        struck = self.state.faults.strike(endpoint, int(offset) if offset.isdecimal() else 0)
+        for fault in struck:
+            if fault.kind == "stall":
+                await asyncio.sleep(fault.seconds)
+        asked = _Question(version, request.path_params.get("item", ""), request.query_params, self.state.now())
+        response = _refusal(struck) or self._answer(endpoint, ask, asked, struck)
+        if is_metered and response.status_code not in (403, 429):
+            self.state.charge(account, len(response.body))
+        return response
+
+    def _answer(self, endpoint: str, ask: _Ask, asked: _Question, struck: list[Fault]) -> Response:
+        stamp = self.source.answered_at(endpoint, asked.item or None, asked.now)
+        try:
+            data: object = ask(self.source, asked)
+        except NotServedError:
+            return _json(404, {"error": "not recorded"})
+        except _RefusedError as refused:
+            body: dict[str, object] = {"error": refused.error}
+            return _json(refused.status, {**body, "timestamp": stamp} if refused.is_stamped else body)
+        for fault in struck:
+            data = _spoiled(fault, data)
+        response = _json(200, {"data": data, "timestamp": stamp})
+        kinds = {fault.kind for fault in struck}
+        if "truncated" in kinds:
+            return _bytes(200, bytes(response.body)[: len(response.body) // 2])
+        if "short_body" in kinds:
+            return _ShortBody(bytes(response.body), 200, media_type="application/json")
+        return response
+
+
+def create_app(
+    source: Source,
+    *,
+    keys: frozenset[str] | None = None,
+    credits_per_month: int | None = None,
+    calls_per_minute: int | None = None,
+    clock: Clock = lambda: datetime.now(UTC),
+) -> Starlette:
+    """The sandbox's app; its ``state.sandbox`` is the ``SandboxState`` that the control paths act on.
+
+    ``keys`` are the accepted v3 keys (None: v3 asks for none); ``credits_per_month`` and
+    ``calls_per_minute`` hold per key (None: no limit; only v3 costs credits). ``clock`` tells real time.
+    """
+    state = SandboxState(clock)
+    desk = _Desk(source, state, keys, credits_per_month, calls_per_minute)
+    routes = [desk.route(name, path, ask, version) for name, path, ask, versions in _ENDPOINTS for version in versions]
+    app = Starlette(
+        routes=[*routes, *_control(state)],
+        exception_handlers={HTTPException: _not_routed, 500: _broken},
+    )
+    app.state.sandbox = state
+    return app
+
+
+def _control(state: SandboxState) -> list[Route]:
+    async def health(request: Request) -> Response:
+        return _json(200, {"status": "ok", "now": state.now().isoformat()})
+
+    async def clock(request: Request) -> Response:
+        class Wanted(msgspec.Struct):
+            now: datetime | None
+
+        state.set_now(msgspec.json.decode(await request.body(), type=Wanted).now)
+        return _json(200, {"now": state.now().isoformat()})
+
+    async def faults(request: Request) -> Response:
+        wanted = msgspec.json.decode(await request.body(), type=list[Fault])
+        state.set_faults(wanted)
+        return _json(200, {"faults": len(wanted)})
+
+    async def calls(request: Request) -> Response:
+        if request.method == "DELETE":
+            state.forget_calls()
+        return _json(200, state.calls())
+
+    return [
+        Route("/_sandbox/health", health, methods=["GET"]),
+        Route("/_sandbox/clock", _checked(clock), methods=["PUT"]),
+        Route("/_sandbox/faults", _checked(faults), methods=["PUT"]),
+        Route("/_sandbox/calls", calls, methods=["GET", "DELETE"]),
+    ]
+
+
+def _checked(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """A control call with a body that makes no sense is told why (400) and changes nothing."""
+
+    async def checked(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except (msgspec.DecodeError, ValueError) as wrong:
+            return _json(400, {"error": str(wrong)})
+
+    return checked
+
+
+def _key(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else request.query_params.get("apiKey", "")
+
+
+def _refusal(struck: list[Fault]) -> Response | None:
+    """The answer of the first fault that leaves no room for data, made anew, as a response is sent once."""
+    answers: dict[str, Callable[[], Response]] = {
+        "rate_limited_minute": lambda: _json(429, fault_kinds.MINUTE_LIMIT, {"retry-after": "60"}),
+        "quota_429": lambda: _json(429, fault_kinds.QUOTA_429),
+        "quota_403": lambda: _json(403, fault_kinds.QUOTA_403),
+        "not_found": lambda: _json(404, {"error": "Not found"}),
+        "server_error": lambda: _json(500, {"error": "Internal server error"}),
+        "html": lambda: Response(fault_kinds.PAGE, 200, media_type="text/html"),
+    }
+    return next((answers[fault.kind]() for fault in struck if fault.kind in answers), None)
+
+
+def _spoiled(fault: Fault, data: object) -> object:
+    if isinstance(data, list):
+        # A record spoiled before may no longer be one; what follows leaves it alone.
+        records = [row for row in data if isinstance(row, dict)]
+        return spoil(fault.kind, records) if len(records) == len(data) else data
+    if isinstance(data, dict):
+        spoiled = spoil(fault.kind, [data])
+        return spoiled[0] if spoiled else []
+    return data
+
+
+def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    return _bytes(status, _ENCODER.encode(body), headers)
+
+
+def _bytes(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _json(status, {"error": "Not found" if status == 404 else "Method not allowed"})
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return _json(500, {"error": "Internal server error"})

@@ -1,0 +1,142 @@
+"""Faults on demand: what providers really do to their clients, switched on per endpoint.
+
+Belongs here: the kinds of faults, when each strikes, and how it spoils records or a body. Sending the spoiled
+answer is ``app.py``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from crypto_assets.sandbox.source import Row
+
+Kind = Literal[
+    "rate_limited_minute",  # 429 that may be asked again after Retry-After
+    "quota_429",  # 429 that may not: the month is used up
+    "quota_403",
+    "not_found",
+    "server_error",
+    "html",  # 200 with a web page
+    "truncated",  # JSON cut in the middle, Content-Length says so
+    "short_body",  # Content-Length promises more than comes, then the connection ends
+    "stall",  # nothing for some seconds, then the answer
+    "huge_digits",  # 30 digits before the point in one record
+    "negative_price",
+    "absurd_price",  # a billion times too high
+    "null_id",
+    "duplicate_rows",
+    "out_of_order",
+    "new_field",
+    "missing_field",  # the price arrives under another name
+    "not_a_record",  # a bare number among the records
+    "empty_list",
+]
+Endpoint = Literal[
+    "assets",
+    "asset",
+    "history",
+    "asset_markets",
+    "rates",
+    "rate",
+    "exchanges",
+    "exchange",
+    "markets",
+    "candles",
+    "*",  # every endpoint
+]
+
+MINUTE_LIMIT = {"error": "Too many requests: per minute limit exceeded"}
+QUOTA_429 = {"error": "Too many requests: monthly credit limit exceeded"}
+QUOTA_403 = {"error": "Forbidden: Monthly usage limit exceeded"}
+PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking your browser</body></html>"
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One fault: it skips the first ``after`` answers of its endpoint, then hits ``times`` (None: all others).
+
+    ``offset`` narrows it to the page that starts there; ``seconds`` is how long a ``stall`` lasts. Records of
+    both versions are hit alike.
+    """
+
+    kind: Kind
+    endpoint: Endpoint
+    times: int | None = None
+    after: int = 0
+    offset: int | None = None
+    seconds: float = 5.0
+
+
+class FaultSwitch:
+    """The faults that are on, and how many answers each has seen; not shared between event loops."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._faults = [(fault, [0]) for fault in faults]
+
+    def strike(self, endpoint: str, offset: int) -> list[Fault]:
+        """The faults that hit this answer, in the order they were given; counts the answer."""
+        hits = []
+        for fault, seen in self._faults:
+            if fault.endpoint not in ("*", endpoint) or fault.offset not in (None, offset):
+                continue
+            seen[0] += 1
+            if fault.after < seen[0] and (fault.times is None or seen[0] <= fault.after + fault.times):
+                hits.append(fault)
+        return hits
+
+
+_KEYS: tuple[str, ...] = ("id", "exchangeId", "time", "period")
+_PRICES: tuple[str, ...] = ("priceUsd", "rateUsd", "volumeUsd", "priceQuote", "close")
+
+
+def spoil(kind: Kind, rows: list[Row]) -> list[object]:
+    """The records with this fault in them; a new list, the records given are not changed.
+
+    Faults of one record hit the middle one, where a check of the ends would miss it. Kinds that are not
+    about records change nothing.
+    """
+    if kind == "empty_list":
+        return []
+    if not rows:
+        return list(rows)
+    middle = len(rows) // 2
+    whole: dict[str, Callable[[], list[object]]] = {
+        "duplicate_rows": lambda: [*rows, *rows[: max(1, len(rows) // 10)]],
+        "out_of_order": lambda: list(reversed(rows)),
+        "new_field": lambda: [{**row, "liquidityScore": "0.5000000000000000"} for row in rows],
+        "missing_field": lambda: [{_renamed(name): value for name, value in row.items()} for row in rows],
+        "not_a_record": lambda: [*rows[:middle], 42, *rows[middle:]],
+    }
+    if kind in whole:
+        return whole[kind]()
+    return [*rows[:middle], _spoiled(kind, rows[middle]), *rows[middle + 1 :]]
+
+
+def _renamed(name: str) -> str:
+    return "price" if name == "priceUsd" else name
+
+
+def _spoiled(kind: Kind, row: Row) -> Row:
+    if kind == "null_id":
+        key = next((name for name in _KEYS if name in row), None)
+        return row if key is None else {**row, key: None}
+    name = next((name for name in _PRICES if row.get(name) is not None), None)
+    if name is None:
+        return row
+    text = str(row[name])
+    if kind == "huge_digits":
+        return {**row, name: "123456789012345678901234567890" + text[text.find(".") :]}
+    if kind == "negative_price":
+        return {**row, name: "-" + text}
+    if kind == "absurd_price":
+        return {**row, name: _shifted(text, 9)}
+    return row
+
+
+def _shifted(text: str, places: int) -> str:
+    """The decimal text with its point moved right, exact: the digits stay, zeros fill the end."""
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction.ljust(places, "0")[:places]
+    return f"{digits.lstrip('0') or '0'}.{fraction[places:].ljust(len(fraction), '0')}"

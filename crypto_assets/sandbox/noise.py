@@ -1,0 +1,62 @@
+"""Randomness that is a function: seeded digests and smooth noise over time, the same in every process.
+
+Belongs here: arithmetic on seeds and seconds. What a price is made of is in ``market.py``; who exists is in
+``catalogue.py``. Nothing here holds state, and nothing uses ``hash()``, which differs between processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+DAY = 86_400.0
+_MASK = (1 << 64) - 1
+_HALF = float(1 << 63)
+_STRIDE = 0x9E3779B97F4A7C15  # splitmix64's golden-ratio step
+
+# (period in seconds, amplitude): the amplitude goes with the root of the period, as in a random walk, so that
+# returns look alike at every horizon from minutes to weeks; at sigma 1 a day's change has a deviation near 1.
+OCTAVES = tuple((DAY * days, math.sqrt(days)) for days in (32.0, 8.0, 2.0, 0.5, 0.125, 0.125 / 4, 0.125 / 16))
+
+
+def digest(*parts: object) -> int:
+    """A 64-bit number made of the parts' texts, stable across processes and machines."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def uniform(*parts: object) -> float:
+    """A number in [0, 1) made of the parts' texts."""
+    return digest(*parts) / 2.0**64
+
+
+def pick(ids: Iterable[str], share: float, *parts: object) -> frozenset[str]:
+    """The given share of ``ids`` (rounded to whole ids), chosen by digest: exact in number, stable in time."""
+    ordered = sorted(ids, key=lambda item: digest(*parts, item))
+    return frozenset(ordered[: round(share * len(ordered))])
+
+
+def _lattice(key: int, index: int) -> float:
+    """The noise at an integer place, in [-1, 1): splitmix64, as a blake2b per place would cost four times more."""
+    z = (key + index * _STRIDE) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (z ^ (z >> 31)) / _HALF - 1.0
+
+
+def value_noise(key: int, at: float) -> float:
+    """Smooth noise in [-1, 1] along ``at`` (one independent value per unit, eased in between)."""
+    index = math.floor(at)
+    rest = at - index
+    low, high = _lattice(key, index), _lattice(key, index + 1)
+    return low + (high - low) * rest * rest * (3.0 - 2.0 * rest)
+
+
+def walk(key: int, seconds: float) -> float:
+    """A random walk's likeness at an epoch second, with unit deviation per day; O(1) at any time."""
+    total = 0.0
+    for period, amplitude in OCTAVES:
+        key = (key * 5 + 1) & _MASK  # another key per octave, or the octaves would move together at zero
+        total += amplitude * value_noise(key, seconds / period)
+    return total

@@ -1,0 +1,182 @@
+"""How provider records are made to fit a contract: exact casts, the contract's rules, one row per key.
+
+A record ends in exactly one of three places: a typed row, a duplicate counted on a row, or a rejected record with its
+reasons. Nothing is dropped, so ``n_records = len(rows) + sum(n_duplicates) + len(rejected)`` by construction here and
+by a check on the tables (``checks/reconciliation.py``). What records mean is the providers' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from crypto_assets.errors import DataError
+from crypto_assets.tables.contract import MONEY, UTC_TIME, Contract, Field, fields, polars_schema, primary_key
+from crypto_assets.tables.quality import Quarantine
+from crypto_assets.tables.window import Window
+
+# Where a record stands in raw. `row` numbers the records of one parse, to find the text of a rejected one;
+# `answered_at` is the time a record belongs to where its own time is unusable.
+POINTERS: dict[str, Any] = {
+    "row": pl.Int64(),
+    "pull_id": pl.String(),
+    "page": pl.Int32(),
+    "position": pl.Int32(),
+    "answered_at": UTC_TIME,
+    "ingested_at": UTC_TIME,
+}
+_BAD_TIME = ["cast:observed_at", "observed_at|nullability", "not_from_the_future", "not_before_bitcoin"]
+_SCALE = 18
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one endpoint, one frame row each.
+
+    Attributes:
+        frame: the ``POINTERS`` columns and the contract's columns as text, exactly as sent (null where absent);
+            a column may already have its final dtype.
+        texts: the JSON text of each record, indexed by ``row``.
+    """
+
+    frame: pl.DataFrame
+    texts: Sequence[bytes | memoryview]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where the records ended: ``rows`` fit the contract, ``rejected`` fit ``quality.quarantine``."""
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def settle(contract: type[Contract], records: Records, window: Window) -> Settled:
+    """Cast, validate and deduplicate the window's records. Any order of the input gives the same frames.
+
+    A cast that would lose something rejects the record with ``cast:<column>`` (not a value of the type) or
+    ``precision:<column>`` (more fractional digits than are stored); a broken rule rejects it with the rule's name.
+    Of several valid records with one key the newest arrival stays, and ``n_duplicates`` counts the others.
+    """
+    sent = records.frame
+    typed_fields = [f for f in fields(contract) if f.name in sent.columns]
+    cast = sent.with_columns(
+        *[_cast(f, sent.schema[f.name]) for f in typed_fields],
+        *[_loss(f, sent.schema[f.name]).alias(f"loss:{f.name}") for f in typed_fields],
+    )
+    derived = {"n_duplicates": pl.lit(0, pl.Int32), "date": pl.col("observed_at").dt.date()}
+    cast = cast.with_columns(**{name: e for name, e in derived.items() if name in contract.column_names()})
+    _require_columns(contract, cast)
+
+    reasons = [pl.col(f"loss:{f.name}") for f in typed_fields] + [
+        pl.when(~rule.expr.fill_null(value=True)).then(pl.lit(name))
+        for name, rule in contract._validation_rules(with_cast=False).items()
+        if name != "primary_key"
+    ]
+    judged = cast.with_columns(reasons=pl.concat_list(reasons).list.drop_nulls())
+    has_bad_time = pl.col("reasons").list.set_intersection(_BAD_TIME).list.len() > 0
+    judged = judged.with_columns(belongs_at=pl.when(has_bad_time).then("answered_at").otherwise("observed_at"))
+    judged = judged.filter(pl.col("belongs_at").is_between(pl.lit(window.start), pl.lit(window.end), closed="left"))
+    is_good = pl.col("reasons").list.len() == 0
+    keys = list(primary_key(contract))
+    rows = (
+        judged.filter(is_good)
+        .sort([*keys, "ingested_at", "pull_id", "page", "position"])
+        .with_columns(n_duplicates=(pl.len().over(keys) - 1).cast(pl.Int32))
+        .unique(keys, keep="last", maintain_order=True)
+        .select(contract.column_names())
+    )
+    return Settled(sort(contract, rows), _quarantined(contract, judged.filter(~is_good), records.texts))
+
+
+def sort(contract: type[Contract], frame: pl.DataFrame) -> pl.DataFrame:
+    """The contract's row order, completed by its key so that equal content means equal frames."""
+    order = [*contract.table.partition_by, *contract.table.sort_by, *primary_key(contract)]
+    return frame.sort(list(dict.fromkeys(order)))
+
+
+def conform(contract: type[Contract], frame: pl.DataFrame) -> pl.DataFrame:
+    """A computed frame in the contract's column order and row order, refused where it breaks the contract.
+
+    Raises:
+        DataError: a column is missing or has another dtype, or rows break a rule; nothing has been written.
+    """
+    expected = polars_schema(contract)
+    wrong = [
+        f"{name} is {frame.schema.get(name, 'missing')}, not {dtype}"
+        for name, dtype in expected.items()
+        if frame.schema.get(name) != dtype
+    ]
+    if wrong:
+        raise DataError(
+            "; ".join(wrong),
+            where=contract.table.full_name,
+            safe="nothing was written",
+            hint="mend the function that computes the table, or its contract",
+        )
+    rows, failure = contract.filter(frame.select(expected.names()))
+    if len(failure):
+        broken = ", ".join(f"{name} ({n} rows)" for name, n in sorted(failure.counts().items()))
+        raise DataError(
+            f"rows break the contract: {broken}; first: {failure.invalid().row(0, named=True)}",
+            where=contract.table.full_name,
+            safe="nothing was written",
+            hint="look at the upstream rows, or mend the function that computes the table",
+        )
+    return sort(contract, pl.DataFrame(rows))
+
+
+def _cast(field: Field, sent: pl.DataType) -> pl.Expr:
+    column = pl.col(field.name)
+    if sent == field.dtype or sent != pl.String():
+        return column
+    if field.dtype == pl.Boolean():
+        return column.replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+    if field.dtype == UTC_TIME:
+        # Milliseconds since the epoch; 0 is the providers' "never".
+        return pl.from_epoch(column.cast(pl.Int64, strict=False).replace(0, None), "ms").cast(UTC_TIME)
+    return column.cast(field.dtype, strict=False)
+
+
+def _loss(field: Field, sent: pl.DataType) -> pl.Expr:
+    """The reason code where casting the sent text loses something, else null."""
+    nothing = pl.lit(None, pl.String)
+    if sent != pl.String() or field.dtype == pl.String():
+        return nothing
+    column = pl.col(field.name)
+    became_null = column.is_not_null() & _cast(field, sent).is_null()
+    if field.dtype == UTC_TIME:
+        became_null &= column != "0"
+    reason: pl.Expr = pl.when(became_null).then(pl.lit(f"cast:{field.name}")).otherwise(nothing)
+    if field.dtype == MONEY and not field.is_rounded:
+        fraction = column.str.extract(r"\.(\d*?)0*(?:[eE]|$)").fill_null("").str.len_bytes().cast(pl.Int64)
+        exponent = column.str.extract(r"[eE]([+-]?\d+)$").cast(pl.Int64, strict=False).fill_null(0)
+        is_too_fine = reason.is_null() & (fraction - exponent > _SCALE)
+        reason = pl.when(is_too_fine).then(pl.lit(f"precision:{field.name}")).otherwise(reason)
+    return reason
+
+
+def _quarantined(contract: type[Contract], rejected: pl.DataFrame, texts: Sequence[bytes | memoryview]) -> pl.DataFrame:
+    text = pl.Series("record", [bytes(texts[row]).decode(errors="replace") for row in rejected["row"]], pl.String)
+    frame = rejected.with_columns(
+        text,
+        table_name=pl.lit(contract.table.full_name),
+        reasons=pl.col("reasons").list.sort().list.join(","),
+        observed_at=pl.col("belongs_at"),
+        date=pl.col("belongs_at").dt.date(),
+    )
+    return sort(Quarantine, frame.select(polars_schema(Quarantine).names()))
+
+
+def _require_columns(contract: type[Contract], frame: pl.DataFrame) -> None:
+    missing = [name for name in contract.column_names() if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"the parser gives no column {', '.join(missing)}",
+            where=contract.table.full_name,
+            safe="nothing was written",
+            hint="mend the provider's parser",
+        )

@@ -1,0 +1,282 @@
+"""The trusted zone: typed, exact, deduplicated facts, whichever provider they come from.
+
+Prices, quantities and volumes are ``Decimal(38, 18)`` and equal the provider's text digit by digit. A record that
+does not fit goes to ``quality.quarantine``; ``n_duplicates`` says how many further records repeated a row, so that for
+every window raw records = trusted rows + their duplicates + quarantined records. What is computed from facts is in
+``refined.py``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dataframely as dy
+import polars as pl
+
+from crypto_assets.tables.contract import (
+    CURRENCY_SLUG,
+    Contract,
+    Kind,
+    Table,
+    Write,
+    Zone,
+    clock,
+    count,
+    day,
+    flag,
+    key,
+    money,
+    slug,
+    text,
+)
+
+# Providers' clocks run ahead of ours by less than this; a later time is a wrong unit or a wrong clock.
+CLOCK_SKEW = timedelta(minutes=5)
+# The genesis block; an earlier observation is a wrong unit (seconds read as milliseconds).
+GENESIS = datetime(2009, 1, 3, tzinfo=UTC)
+# No unit of any listed asset has ever cost a thousandth of this; a price above it is a provider's slip.
+HIGHEST_PRICE_USD = 10**9
+
+
+def _trusted_table(
+    name: str, *sort_by: str, group: str = "market", cadence: str = "every 5 minutes", clock: str | None = "observed_at"
+) -> Table:
+    return Table(
+        zone=Zone.TRUSTED, name=name, group=group, cadence=cadence, write=Write.REPLACE, sort_by=sort_by, clock=clock
+    )
+
+
+class Fact(Contract):
+    """Columns of every trusted table that is parsed from raw answers."""
+
+    provider = key("Provider that stated the fact.")
+    observed_at = clock("Provider's time of the fact.", primary_key=True)
+    ingested_at = clock("Our clock when the answer had arrived; of the newest record where several repeat the row.")
+    pull_id = text("The pull in raw that the row comes from.")
+    n_duplicates = count("Further raw records that repeated this row and were merged into it.", kind=Kind.INTERVAL)
+    date = day()
+
+    @dy.rule()
+    def not_from_the_future(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("observed_at") <= pl.col("ingested_at") + CLOCK_SKEW
+
+    @dy.rule()
+    def not_before_bitcoin(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("observed_at") >= GENESIS
+
+
+class AssetSnapshots(Fact):
+    """Every listed asset at one moment: price, market cap, supply, 24-hour volume and change, and rank."""
+
+    table = _trusted_table("asset_snapshots", "asset_id", "observed_at")
+
+    asset_id = slug("Our stable id of the asset.", sources="raw.coincap_assets.body")
+    provider_asset_id = text("The provider's own id, which it may rename.", sources="raw.coincap_assets.body")
+    symbol = text("Ticker; not unique, never a join key.", sources="raw.coincap_assets.body")
+    name = text("Display name.", sources="raw.coincap_assets.body")
+    rank = count("Rank by market cap, 1 is the largest.", low=1, sources="raw.coincap_assets.body")
+    price_usd = money(
+        "Volume-weighted price of one unit.",
+        high=HIGHEST_PRICE_USD,
+        unit="USD",
+        sources="raw.coincap_assets.body",
+    )
+    market_cap_usd = money("Supply times price.", nullable=True, sources="raw.coincap_assets.body")
+    supply = money("Units in circulation.", unit="units", nullable=True, sources="raw.coincap_assets.body")
+    max_supply = money(
+        "Units that can ever exist; null where unlimited or unknown.",
+        unit="units",
+        nullable=True,
+        sources="raw.coincap_assets.body",
+    )
+    volume_usd_24h = money(
+        "Volume traded in the last 24 hours.",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        sources="raw.coincap_assets.body",
+    )
+    change_pct_24h = money(
+        "Price change over the last 24 hours.",
+        unit="%",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        low=-100,
+        rounded=True,
+        sources="raw.coincap_assets.body",
+    )
+    vwap_usd_24h = money(
+        "Volume-weighted average price of the last 24 hours.",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        rounded=True,
+        sources="raw.coincap_assets.body",
+    )
+    explorer_url = text("Block explorer.", nullable=True, sources="raw.coincap_assets.body")
+    tokens = text("Contract addresses by chain id, as JSON text.", nullable=True, sources="raw.coincap_assets.body")
+
+
+class ExchangeSnapshots(Fact):
+    """Every exchange at one moment: its share of the volume of all exchanges, volume, rank and number of pairs."""
+
+    table = _trusted_table("exchange_snapshots", "exchange_id", "observed_at")
+
+    exchange_id = slug("Our stable id of the exchange.", sources="raw.coincap_exchanges.body")
+    name = text("Display name.", sources="raw.coincap_exchanges.body")
+    rank = count("Rank by volume, 1 is the largest.", low=1, sources="raw.coincap_exchanges.body")
+    volume_share_pct = money(
+        "Share of the volume of all exchanges.",
+        unit="%",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        high=100,
+        rounded=True,
+        sources="raw.coincap_exchanges.body",
+    )
+    volume_usd_24h = money(
+        "Volume traded in the last 24 hours.",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        sources="raw.coincap_exchanges.body",
+    )
+    n_trading_pairs = count("Pairs traded.", nullable=True, sources="raw.coincap_exchanges.body")
+    has_socket = flag("Whether the provider streams its trades.", nullable=True, sources="raw.coincap_exchanges.body")
+    exchange_url = text("Website.", nullable=True, sources="raw.coincap_exchanges.body")
+    updated_at = clock(
+        "Provider's last update of the exchange; null when never.",
+        nullable=True,
+        sources="raw.coincap_exchanges.body",
+    )
+
+
+class MarketSnapshots(Fact):
+    """Every market (an exchange and a pair) at one moment: price, volume, share of the exchange's volume."""
+
+    table = _trusted_table("market_snapshots", "base_id", "exchange_id", "quote_id", "observed_at")
+
+    market_id = text(
+        "venue:BASE/QUOTE, as people write it; two pairs may share tickers.",
+        sources="raw.coincap_markets.body",
+    )
+    exchange_id = slug("Our stable id of the exchange.", sources="raw.coincap_markets.body")
+    base_id = slug("Our stable id of the asset traded.", sources="raw.coincap_markets.body")
+    quote_id = slug(
+        "Id of the asset or currency it is priced in.", pattern=CURRENCY_SLUG, sources="raw.coincap_markets.body"
+    )
+    base_symbol = text("Ticker of the asset traded.", sources="raw.coincap_markets.body")
+    quote_symbol = text("Ticker it is priced in.", sources="raw.coincap_markets.body")
+    rank = count("Rank of the market on its exchange.", low=1, nullable=True, sources="raw.coincap_markets.body")
+    price_quote = money("Price in the quote.", unit="quote", nullable=True, sources="raw.coincap_markets.body")
+    price_usd = money("Price in USD.", nullable=True, high=HIGHEST_PRICE_USD, sources="raw.coincap_markets.body")
+    volume_usd_24h = money(
+        "Volume traded in the last 24 hours.",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        sources="raw.coincap_markets.body",
+    )
+    exchange_share_pct = money(
+        "Share of the exchange's volume.",
+        unit="%",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        rounded=True,
+        sources="raw.coincap_markets.body",
+    )
+    n_trades_24h = count(
+        "Trades in the last 24 hours.",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        wide=True,
+        sources="raw.coincap_markets.body",
+    )
+    updated_at = clock(
+        "Provider's last update of the market; null when never.",
+        nullable=True,
+        sources="raw.coincap_markets.body",
+    )
+
+
+class FxRates(Fact):
+    """The USD value of one unit of each fiat and crypto currency at one moment."""
+
+    table = _trusted_table("fx_rates", "currency_id", "observed_at")
+
+    currency_id = slug("Provider-neutral id of the currency.", pattern=CURRENCY_SLUG, sources="raw.coincap_rates.body")
+    symbol = text("Currency code.", sources="raw.coincap_rates.body")
+    currency_symbol = text("Sign, such as €.", nullable=True, sources="raw.coincap_rates.body")
+    currency_kind = text("fiat or crypto.", sources="raw.coincap_rates.body")
+    rate_usd = money("USD for one unit.", high=HIGHEST_PRICE_USD, sources="raw.coincap_rates.body")
+
+
+class AssetHistory(Fact):
+    """An asset's past price at the provider's own interval, as backfilled; observed_at is the interval's stamp."""
+
+    table = _trusted_table("asset_history", "asset_id", "observed_at", cadence="daily, and backfills", clock=None)
+
+    asset_id = slug("Our stable id of the asset.", sources="raw.coincap_history.subject")
+    interval = key("Spacing of the points, as the provider names it, e.g. d1.", sources="raw.coincap_history.request")
+    price_usd = money("Price of one unit.", high=HIGHEST_PRICE_USD, sources="raw.coincap_history.body")
+    circulating_supply = money("Units in circulation.", unit="units", nullable=True, sources="raw.coincap_history.body")
+
+
+class AssetAttributes(Contract):
+    """The slow facts of an asset through a day: one row at the day's first observation and one at each change.
+
+    A digest of asset_snapshots, small enough that refined.dim_asset is recomputed from all its days in any order.
+    """
+
+    table = _trusted_table("asset_attributes", "asset_id", "observed_at", clock=None)
+
+    provider = key("Provider that stated the facts.", sources="trusted.asset_snapshots.provider")
+    asset_id = slug("Our stable id of the asset.", sources="trusted.asset_snapshots.asset_id")
+    observed_at = clock(
+        "First observation of these facts in a row.",
+        primary_key=True,
+        sources="trusted.asset_snapshots.observed_at",
+    )
+    last_observed_at = clock("Last observation of these facts in a row.", sources="trusted.asset_snapshots.observed_at")
+    symbol = text("Ticker.", sources="trusted.asset_snapshots.symbol")
+    name = text("Display name.", sources="trusted.asset_snapshots.name")
+    explorer_url = text("Block explorer.", nullable=True, sources="trusted.asset_snapshots.explorer_url")
+    max_supply = money(
+        "Units that can ever exist.",
+        unit="units",
+        nullable=True,
+        sources="trusted.asset_snapshots.max_supply",
+    )
+    date = day()
+
+
+class ExchangeAttributes(Contract):
+    """The slow facts of an exchange through a day: one row at the day's first observation and one at each change."""
+
+    table = _trusted_table("exchange_attributes", "exchange_id", "observed_at", clock=None)
+
+    provider = key("Provider that stated the facts.", sources="trusted.exchange_snapshots.provider")
+    exchange_id = slug("Our stable id of the exchange.", sources="trusted.exchange_snapshots.exchange_id")
+    observed_at = clock(
+        "First observation of these facts in a row.",
+        primary_key=True,
+        sources="trusted.exchange_snapshots.observed_at",
+    )
+    last_observed_at = clock(
+        "Last observation of these facts in a row.", sources="trusted.exchange_snapshots.observed_at"
+    )
+    name = text("Display name.", sources="trusted.exchange_snapshots.name")
+    exchange_url = text("Website.", nullable=True, sources="trusted.exchange_snapshots.exchange_url")
+    has_socket = flag(
+        "Whether the provider streams its trades.",
+        nullable=True,
+        sources="trusted.exchange_snapshots.has_socket",
+    )
+    date = day()
+
+
+TABLES: tuple[type[Contract], ...] = (
+    AssetSnapshots,
+    ExchangeSnapshots,
+    MarketSnapshots,
+    FxRates,
+    AssetHistory,
+    AssetAttributes,
+    ExchangeAttributes,
+)

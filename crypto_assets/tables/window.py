@@ -1,0 +1,55 @@
+"""A half-open interval of UTC time, the unit in which tables are read, computed and replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """``[start, end)``, both aware UTC. Raises ValueError for naive, foreign-zone or empty intervals."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() != timedelta(0) or self.end.utcoffset() != timedelta(0):
+            raise ValueError(f"a window is in UTC, not {self.start!r} to {self.end!r}")
+        if self.start >= self.end:
+            raise ValueError(f"a window is not empty: {self.start} to {self.end}")
+
+    @classmethod
+    def of_day(cls, day: date) -> Window:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return cls(start, start + DAY)
+
+    @classmethod
+    def of_days(cls, first: date, last: date) -> Window:
+        """From the first day to the last one, both included."""
+        return cls(cls.of_day(first).start, cls.of_day(last).end)
+
+    @property
+    def days(self) -> list[date]:
+        """Every UTC day that the window touches."""
+        last = (self.end - timedelta(microseconds=1)).date()
+        return [self.start.date() + DAY * i for i in range((last - self.start.date()).days + 1)]
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%dT%H:%MZ}..{self.end:%Y-%m-%dT%H:%MZ}"
+
+
+def contiguous(days: Iterable[date]) -> Iterator[Window]:
+    """The days as the fewest windows, in order; doubles count once."""
+    run: list[date] = []
+    for day in sorted(set(days)):
+        if run and day - run[-1] != DAY:
+            yield Window.of_days(run[0], run[-1])
+            run = []
+        run.append(day)
+    if run:
+        yield Window.of_days(run[0], run[-1])
