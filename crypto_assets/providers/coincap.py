@@ -136,7 +136,7 @@ class CoinCap:
         while start < window.end:
             end = min(start + HISTORY_SPAN, window.end)
             params: dict[str, str | int] = {"interval": "d1", "start": _ms(start), "end": _ms(end)}
-            answer = self._client.get("history", f"assets/{asset_id}/history", params, estimate=16)
+            answer = self._client.get("history", f"/assets/{asset_id}/history", params, estimate=16)
             yield self._pull("history", (answer,), _is_good(answer), subject=asset_id, window=(start, end))
             start = end
 
@@ -146,7 +146,7 @@ class CoinCap:
         offset = 0
         for _ in range(MAX_PAGES):
             params: dict[str, str | int] = {"limit": PAGE, "offset": offset} if paged else {}
-            answer = self._client.get(endpoint, endpoint, params, estimate=200)
+            answer = self._client.get(endpoint, f"/{endpoint}", params, estimate=200)
             if answer.outcome is Outcome.EMPTY and answers:
                 return self._pull(endpoint, (*answers, answer), is_complete=True)
             if answer.outcome is not Outcome.OK:

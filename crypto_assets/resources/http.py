@@ -602,7 +602,8 @@ def _checked_base(source: Source, *, allow_loopback: bool) -> httpx.URL:
         url = httpx.URL(source.base_url)
     except httpx.InvalidURL:
         raise refused("it is not an address") from None
-    if not url.host or url.userinfo or url.query or url.fragment:
+    is_plain = not (url.userinfo or url.query or url.fragment) and (url.port or 443) < 65_536
+    if not url.host or not is_plain:
         raise refused("it needs a host, and no user, password, query or fragment")
     is_sandbox = allow_loopback and url.scheme == "http" and url.host in _LOOPBACK_HOSTS
     if url.scheme != "https" and not is_sandbox:
@@ -662,7 +663,7 @@ def _host_of(url: httpx.URL, headers: Mapping[str, str]) -> str:
     """The host alone of a redirect: the rest of the address may repeat a key."""
     try:
         host = url.join(headers.get("location", "")).host
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):  # the latter for a broken [IPv6] host
         return "an unreadable address"
     return host if re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) else "an unreadable address"
 
@@ -671,7 +672,7 @@ def _forms(secret: str) -> Iterator[bytes]:
     raw = secret.encode()
     escaped = json.dumps(secret)[1:-1]
     yield from (raw, escaped.encode(), escaped.replace("/", "\\/").encode())
-    for encoded in (quote(secret, safe=""), quote_plus(secret)):
+    for encoded in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
         yield encoded.encode()
         yield re.sub(r"%..", lambda match: match[0].lower(), encoded).encode()
     for encode in (base64.b64encode, base64.urlsafe_b64encode):

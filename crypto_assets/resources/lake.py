@@ -184,9 +184,7 @@ class Lake:
             if landed is not None and landed >= version:
                 return Commit(contract.table.full_name, table.version(), 0, is_new=False)
             properties = self._properties(contract, frame, transactions=[Transaction(app, version)])
-            write_deltalake(
-                table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER
-            )
+            write_deltalake(table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER)
             return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
 
         return self._until_done(contract, attempt)

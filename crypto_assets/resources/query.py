@@ -13,11 +13,11 @@ microseconds, ``TIMESTAMP '...'`` without a zone is taken as UTC and comes back 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -37,9 +37,11 @@ DATABASE_PREFIX: Final = "crypto_"
 
 _MAX_SQL_BYTES: Final = 262_144  # Athena's own limit for one statement
 _INTERRUPT_EVERY_S: Final = 0.05  # an interrupt that falls between two statements is lost, so it is repeated
+_GRACE_S: Final = 5.0  # DuckDB heeds an interrupt within a second or two, or it waits for the network
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*")
 _SHOW_TABLES: Final = re.compile(r"\s*show\s+tables(?:\s+(?:in|from)\s+([\w`\"]+))?\s*;?\s*", re.IGNORECASE)
 _DESCRIBE: Final = re.compile(r"\s*(?:describe|desc)\s+([\w.`\"]+)\s*;?\s*", re.IGNORECASE)
+_UNNAMED: Final = "_unnamed_"
 _NOTHING_DONE: Final = "nothing was read or written"
 _SEE_TABLES: Final = 'see the tables with "show tables"'
 
@@ -146,16 +148,11 @@ class QueryEngine:
             return self._show_tables(shown.group(1))
         if described := _DESCRIBE.fullmatch(sql):
             name = self._resolve(*_spoken(described.group(1)))
-            with self._session() as session:
-                columns = session.columns(name)
-            return pl.DataFrame(
-                {"column": list(columns), "type": [t.sql("trino").lower() for t in columns.values()]},
-                schema={"column": pl.String, "type": pl.String},
-            )
+            return self._run(lambda session: _described(session.columns(name)))
         tree = _parse(sql)
         self._settle_tables(tree)
-        with self._session() as session:
-            return self._fetch(session.connection, session.translate(tree))
+        _settle_names(tree)
+        return self._run(lambda session: self._fetch(session.connection, session.translate(tree)))
 
     def _show_tables(self, database: str | None) -> pl.DataFrame:
         zone = "" if database is None else database.strip('`"').lower().removeprefix(DATABASE_PREFIX) + "."
@@ -181,7 +178,7 @@ class QueryEngine:
         hint = f"did you mean {' or '.join(list(near)[:3])}?" if near else f"FROM takes tables only; {_SEE_TABLES}"
         raise _refuse(f"there is no table {asked!r}", hint)
 
-    def _settle_tables(self, tree: exp.Expression) -> None:
+    def _settle_tables(self, tree: exp.Expr) -> None:
         """Write every table of the statement as ``zone.table``; refuse the unknown before anything is opened."""
         from sqlglot import exp
 
@@ -196,7 +193,7 @@ class QueryEngine:
 
     def _fetch(self, connection: DuckDBPyConnection, sql: str) -> pl.DataFrame:
         answer = connection.sql(sql)
-        names = [re.sub(r"^_col_(\d+)$", r"_col\1", name) for name in answer.columns]
+        names = [f"_col{i}" if name.startswith(_UNNAMED) else name for i, name in enumerate(answer.columns)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise _refuse(f"the answer has several columns named {', '.join(twice)}", "give each its own name with AS")
         answer = answer.project(_presentable(answer, names))
@@ -209,35 +206,54 @@ class QueryEngine:
             raise _too_big(f"the answer has more than {self._max_rows} rows")
         return frame
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[_Session]:
-        """One query's own connection: its views are temporary, its clock runs, its errors are ours."""
+    def _run(self, work: Callable[[_Session], pl.DataFrame]) -> pl.DataFrame:
+        """Do one query's work on a connection of its own, in time; its errors become ours.
+
+        The work has a thread of its own because a store that accepts and never answers holds it beyond the
+        reach of an interrupt, for minutes: such a thread is left to end by itself, and the caller goes on.
+        """
         import duckdb
 
-        done, late = threading.Event(), threading.Event()
-        connection: DuckDBPyConnection | None = None
+        outcome: Future[pl.DataFrame] = Future()
         try:
             connection = self._open().cursor()
-            watch = threading.Thread(
-                target=_interrupt_when_late, args=(connection, self._timeout_s, done, late), daemon=True
-            )
-            watch.start()
-            yield _Session(self, connection)
+        except duckdb.Error as error:
+            raise _explained(str(error), self._secrets()) from None
+
+        def body() -> None:
+            try:
+                outcome.set_result(work(_Session(self, connection)))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+                outcome.set_exception(error)
+
+        threading.Thread(target=body, name="sql", daemon=True).start()
+        is_late = not wait([outcome], self._timeout_s).done
+        try:
+            for _ in range(round(_GRACE_S / _INTERRUPT_EVERY_S) if is_late else 0):
+                connection.interrupt()
+                if wait([outcome], _INTERRUPT_EVERY_S).done:
+                    break
+            if not outcome.done():
+                raise self._late()
+            return outcome.result()
         except (duckdb.Error, pl.exceptions.PolarsError) as error:
-            if late.is_set():
-                raise TransientError(
-                    f"the query took longer than {self._timeout_s:g} s and was stopped",
-                    where="sql",
-                    safe="no table was changed",
-                    hint="ask for less, for instance with a condition on date, or allow more time",
-                ) from None
+            if is_late:
+                raise self._late() from None
             # The foreign text may hold addresses; what is passed on is chosen, and the chain is cut.
             raise _explained(str(error), self._secrets()) from None
         finally:
-            done.set()
-            if connection is not None:
-                watch.join()
+            if outcome.done():
                 connection.close()
+            else:
+                connection.interrupt()
+
+    def _late(self) -> TransientError:
+        return TransientError(
+            f"the query took longer than {self._timeout_s:g} s and was stopped",
+            where="sql",
+            safe="no table was changed",
+            hint="ask for less, for instance with a condition on date, or allow more time",
+        )
 
     def _secrets(self) -> list[str]:
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -308,7 +324,7 @@ class _Session:
             select = self._view(name)
         else:
             self._engine._check_credentials(name)
-            select = f"SELECT * FROM delta_scan({_quoted(self._engine._tables[name])})"
+            select = f"SELECT * FROM delta_scan({_quoted(self._engine._tables[name])})"  # noqa: S608 - an address of ours, quoted
         try:
             self.connection.execute(f"CREATE TEMP VIEW {_view_name(name)} AS {select}")
         except duckdb.IOException as error:
@@ -328,7 +344,7 @@ class _Session:
         self._expanding.pop()
         return select
 
-    def translate(self, tree: exp.Expression) -> str:
+    def translate(self, tree: exp.Expr) -> str:
         """DuckDB's SQL for a statement whose tables are settled; opens those tables."""
         from sqlglot import ErrorLevel, exp
         from sqlglot.errors import SqlglotError
@@ -340,9 +356,9 @@ class _Session:
         for table in tree.find_all(exp.Table):
             if table.db:
                 schema.setdefault(table.db, {})[table.name] = self.columns(f"{table.db}.{table.name}")
-        _settle_timestamps(tree)
+        _settle_literals(tree)
         try:
-            known: Any = MappingSchema(schema, dialect="trino")
+            known: Any = MappingSchema(dict(schema), dialect="trino")
             typed = annotate_types(qualify(tree, schema=known, dialect="trino"), schema=known, dialect="trino")
             _settle_dates(typed)
             for table in list(typed.find_all(exp.Table)):
@@ -373,7 +389,13 @@ def tables_in(sql: str) -> set[str]:
 # judging a statement
 
 
-def _parse(sql: str) -> exp.Expression:
+def _spoken(name: str) -> tuple[str, str]:
+    """Zone (or nothing) and table of a name as typed after DESCRIBE."""
+    zone, _, table = name.lower().translate({ord("`"): None, ord('"'): None}).rpartition(".")
+    return zone, table
+
+
+def _parse(sql: str) -> exp.Expr:
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import ParseError, SqlglotError
@@ -409,7 +431,7 @@ def _parse(sql: str) -> exp.Expression:
     return tree
 
 
-def _judge(node: exp.Expression) -> None:
+def _judge(node: exp.Expr) -> None:
     """Raise UsageError for a node of a statement that may not stand there."""
     from sqlglot import exp
 
@@ -455,7 +477,7 @@ def _known_functions() -> list[str]:
     return [*_FUNCTIONS, *(name.lower() for name in TrinoParser.FUNCTIONS)]
 
 
-def _outer_tables(tree: exp.Expression) -> list[exp.Table]:
+def _outer_tables(tree: exp.Expr) -> list[exp.Table]:
     """The statement's tables that are not names of its own WITH."""
     from sqlglot import exp
 
@@ -465,7 +487,7 @@ def _outer_tables(tree: exp.Expression) -> list[exp.Table]:
 def _names_a_cte(table: exp.Table) -> bool:
     from sqlglot import exp
 
-    child: exp.Expression = table
+    child: exp.Expr = table
     within: exp.CTE | None = None
     while (parent := child.parent) is not None:
         if isinstance(parent, exp.CTE):
@@ -491,31 +513,48 @@ def _names_a_cte(table: exp.Table) -> bool:
 # Athena's meaning in DuckDB's words
 
 
-def _settle_timestamps(tree: exp.Expression) -> None:
-    """Literals without a zone are UTC instants, and ``timestamp(3)`` is not a type of its own.
+def _settle_names(tree: exp.Expr) -> None:
+    """Mark the answer's nameless columns, which Athena calls ``_col0`` by their place in the answer."""
+    from sqlglot import exp
 
-    DuckDB takes a precision for another type (TIMESTAMP_S, TIMESTAMP_MS), cuts the value to it, and then refuses
-    to compare it with the lake's TIMESTAMPTZ.
+    query = tree
+    while not isinstance(query, exp.Select):
+        query = query.this
+    for i, column in enumerate(query.expressions):
+        if not isinstance(column, (exp.Alias, exp.Column, exp.Star)):
+            column.replace(exp.alias_(column.copy(), f"{_UNNAMED}{i}"))
+
+
+def _settle_literals(tree: exp.Expr) -> None:
+    """Types that DuckDB reads otherwise: ``TIMESTAMP '...'``, ``timestamp(3)``, ``DECIMAL '...'``, ``decimal``.
+
+    A timestamp literal without a zone is a UTC instant. A timestamp's precision is another type to DuckDB
+    (TIMESTAMP_S, TIMESTAMP_MS), which cuts the value and does not compare with the lake's TIMESTAMPTZ.
+    A decimal literal has the digits that are written; DuckDB would take DECIMAL(18,3).
     """
     from sqlglot import exp
 
+    kinds = exp.DataType.Type
     for cast in tree.find_all(exp.Cast):
-        kind = cast.to.this
-        if kind == exp.DataType.Type.TIMESTAMP and isinstance(cast.this, exp.Literal):
-            kind = exp.DataType.Type.TIMESTAMPTZ
-        if kind in {exp.DataType.Type.TIMESTAMP, exp.DataType.Type.TIMESTAMPTZ}:
-            settled = exp.DataType.build(kind)
-            cast.set("to", settled)
-            cast.type = settled
+        kind, literal = cast.to.this, cast.this if isinstance(cast.this, exp.Literal) else None
+        if kind in {kinds.TIMESTAMP, kinds.TIMESTAMPTZ}:
+            settled = exp.DataType.build(kinds.TIMESTAMPTZ if literal else kind)
+        elif kind == kinds.DECIMAL and not cast.to.expressions:
+            scale = len(literal.name.strip().partition(".")[2]) if literal else 0
+            settled = exp.DataType.build(f"DECIMAL(38, {min(scale, 38)})")
+        else:
+            continue
+        cast.set("to", settled)
+        cast.type = settled
 
 
-def _settle_dates(tree: exp.Expression) -> None:
+def _settle_dates(tree: exp.Expr) -> None:
     """``date_trunc`` and ``date_add`` of a date are dates in Athena, timestamps in DuckDB."""
     from sqlglot import exp
 
     moved = (exp.DateAdd, exp.DateSub, exp.DateTrunc, exp.TimestampTrunc)
 
-    def is_date(node: exp.Expression) -> bool:
+    def is_date(node: exp.Expr) -> bool:
         if isinstance(node, moved):
             return is_date(node.this)
         return bool(node.is_type(exp.DataType.Type.DATE))
@@ -523,6 +562,11 @@ def _settle_dates(tree: exp.Expression) -> None:
     for node in [node for node in tree.find_all(*moved) if is_date(node.this)]:
         inner = node.copy()
         node.replace(exp.cast(inner, exp.DataType.Type.DATE))
+
+
+def _described(columns: Mapping[str, exp.DataType]) -> pl.DataFrame:
+    types = [kind.sql("trino").lower() for kind in columns.values()]
+    return pl.DataFrame({"column": list(columns), "type": types}, schema={"column": pl.String, "type": pl.String})
 
 
 def _presentable(answer: DuckDBPyRelation, names: list[str]) -> str:
@@ -541,16 +585,6 @@ def _presentable(answer: DuckDBPyRelation, names: list[str]) -> str:
 
 
 # DuckDB
-
-
-def _interrupt_when_late(
-    connection: DuckDBPyConnection, timeout_s: float, done: threading.Event, late: threading.Event
-) -> None:
-    if done.wait(timeout_s):
-        return
-    late.set()
-    while not done.wait(_INTERRUPT_EVERY_S):
-        connection.interrupt()
 
 
 def _extension(name: str) -> Path:
@@ -625,6 +659,7 @@ def _too_big(what: str) -> UsageError:
 def _untranslatable(text: str, schema: Mapping[str, Mapping[str, Mapping[str, object]]]) -> UsageError:
     first = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[0]
     unknown = re.search(r"[Cc]olumn '?\"?([^'\"]+?)\"?'? could not be resolved", first)
+    unknown = unknown or re.search(r"Unknown column: (\S+)", first)
     if unknown is None:
         return _refuse(f"it has no local translation ({first[:200]})", "write it another way, or ask Athena itself")
     column = unknown.group(1).split(".")[-1]

@@ -307,7 +307,7 @@ class _Desk:
         if is_metered and self.credits_per_month is not None and self.state.used(account) >= self.credits_per_month:
             return _json(403, fault_kinds.QUOTA_403)
         offset = request.query_params.get("offset", "0")
-        struck = self.state.faults.strike(endpoint, int(offset) if offset.isdecimal() else 0)
+        struck = self.state.faults.strike(endpoint, int(offset) if offset.isdecimal() and len(offset) < 10 else 0)
         for fault in struck:
             if fault.kind == "stall":
                 await asyncio.sleep(fault.seconds)

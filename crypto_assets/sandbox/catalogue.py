@@ -157,7 +157,7 @@ def newcomer(seed: int, place: int, generation: int) -> Coin:
     return _renamed(
         coin,
         asset_id=f"{stem.lower()}-season-{number}",
-        symbol=f"{stem[:3].upper()}{number}",
+        symbol=f"{stem[:3].upper()}S{number}",
         name=f"{stem} Season {number}",
     )
 

@@ -593,5 +593,7 @@ def _grid(
     over = (milliseconds(now) - offset) // step * step + offset
     if start is None or end is None:
         return range(over - max(step, recent // step * step), over, step)
-    first = -((offset - milliseconds(start)) // step) * step + offset
+    # The market begins in 2018: a question from the epoch on costs no walk over what never was.
+    begin = max(milliseconds(start), int(_EPOCH_2018) * 1000)
+    first = -((offset - begin) // step) * step + offset
     return range(first, min(over, milliseconds(end)), step)

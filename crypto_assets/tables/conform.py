@@ -7,7 +7,7 @@ by a check on the tables (``checks/reconciliation.py``). What records mean is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from crypto_assets.tables.window import Window
 
 # Where a record stands in raw. `row` numbers the records of one parse, to find the text of a rejected one;
 # `answered_at` is the time a record belongs to where its own time is unusable.
-POINTERS: dict[str, Any] = {
+POINTERS: Mapping[Any, Any] = {
     "row": pl.Int64(),
     "pull_id": pl.String(),
     "page": pl.Int32(),

@@ -29,6 +29,14 @@ from crypto_assets.tables.contract import (
     slug,
     text,
 )
+from crypto_assets.tables.raw import (
+    RawAnswers,
+    RawCoincapAssets,
+    RawCoincapExchanges,
+    RawCoincapHistory,
+    RawCoincapMarkets,
+    RawCoincapRates,
+)
 
 # Providers' clocks run ahead of ours by less than this; a later time is a wrong unit or a wrong clock.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -280,3 +288,13 @@ TABLES: tuple[type[Contract], ...] = (
     AssetAttributes,
     ExchangeAttributes,
 )
+
+# Which raw table each parsed table comes from.
+RAW_OF: dict[type[Contract], type[RawAnswers]] = {
+    AssetSnapshots: RawCoincapAssets,
+    ExchangeSnapshots: RawCoincapExchanges,
+    MarketSnapshots: RawCoincapMarkets,
+    FxRates: RawCoincapRates,
+    AssetHistory: RawCoincapHistory,
+}
+BY_RAW: dict[type[RawAnswers], type[Contract]] = {source: table for table, source in RAW_OF.items()}

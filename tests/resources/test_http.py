@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -110,7 +110,7 @@ def make(budget: Budget, clock: Waits) -> Iterator[Make]:
                 source(base_url, **changes),
                 budget=budget,
                 clock=clock,
-                random=random.Random(7),
+                random=random.Random(7),  # noqa: S311 (jitter)
                 transport=transport,
                 allow_loopback=allow_loopback,
             )
@@ -201,9 +201,6 @@ def dripping(start: bytes, drop: bytes) -> Script:
     return drip
 
 
-# ------------------------------------------------------------------ a good answer
-
-
 def test_a_good_answer_arrives_as_it_was_sent(client: Client, httpserver: HTTPServer, clock: Waits) -> None:
     seen = answering(httpserver, (200, OK_BODY))
     answer = client.get("assets", "/assets", {"limit": 2000, "offset": 0})
@@ -255,14 +252,11 @@ def test_gzip_members_joined_end_to_end_are_one_body(make: Make) -> None:
         assert make(url).get("assets", "/assets").body == OK_BODY
 
 
-# ------------------------------------------------------------------ retries
-
-
 def test_a_server_error_is_asked_again_with_full_jitter(client: Client, httpserver: HTTPServer, clock: Waits) -> None:
     seen = answering(httpserver, (503, b"later"), (500, b""), (502, b""), (200, OK_BODY))
     answer = client.get("assets", "/assets")
     assert (answer.outcome, answer.attempts, len(seen)) == (Outcome.OK, 4, 4)
-    drawn = random.Random(7)
+    drawn = random.Random(7)  # noqa: S311 (jitter)
     assert clock.waits == [drawn.uniform(0, 1), drawn.uniform(0, 2), drawn.uniform(0, 4)]
 
 
@@ -291,7 +285,7 @@ def test_a_senseless_retry_after_leaves_the_jitter(
 ) -> None:
     answering(httpserver, Response(b"per minute", 429, {"Retry-After": header}), (200, OK_BODY))
     assert client.get("assets", "/assets").outcome is Outcome.OK
-    assert clock.waits == [random.Random(7).uniform(0, 1)]
+    assert clock.waits == [random.Random(7).uniform(0, 1)]  # noqa: S311 (jitter)
 
 
 @pytest.mark.parametrize("header", ["121", "9" * 200, format_datetime(NOON + timedelta(hours=2))])
@@ -376,9 +370,6 @@ def test_nobody_listening_is_unavailable_and_costs_no_credits(make: Make, budget
     assert budget.spent(PER_MONTH) == 0
 
 
-# ------------------------------------------------------------------ quota and cost
-
-
 def test_a_quota_refusal_is_never_retried_and_closes_the_month(
     client: Client, httpserver: HTTPServer, clock: Waits
 ) -> None:
@@ -419,9 +410,6 @@ def test_a_retry_that_the_budget_refuses_returns_the_answer_there_is(
     assert answer.detail.startswith("status 503; not asked again: 1 more credits do not fit")
     with pytest.raises(BudgetExhausted):
         client.get("assets", "/assets")
-
-
-# ------------------------------------------------------------------ size and time
 
 
 def test_a_gzip_bomb_stops_at_the_size_limit_with_bounded_memory(make: Make) -> None:
@@ -474,9 +462,6 @@ def test_an_answer_that_drips_is_stopped_at_the_deadline(make: Make, script: Scr
     assert 0.25 < took < 0.8
 
 
-# ------------------------------------------------------------------ addresses
-
-
 def test_a_redirect_is_not_followed_and_names_the_other_host_only(make: Make, httpserver: HTTPServer) -> None:
     there = f"https://elsewhere.example/login?key={quote(CANARY)}"
     seen = answering(httpserver, Response(b"", 302, {"Location": there}))
@@ -498,8 +483,22 @@ def test_a_redirect_to_nonsense_is_named_without_it(make: Make, location: str) -
 
 @pytest.mark.parametrize(
     "address",
-    ["10.0.0.8", "127.0.0.1", "169.254.169.254", "100.100.100.200", "168.63.129.16", "::1", "fd00:ec2::254"]
-    + ["fe80::1%eth0", "::ffff:10.0.0.8", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::7f00:1", "0.0.0.0", "224.0.0.1"],
+    [
+        "10.0.0.8",
+        "127.0.0.1",
+        "0.0.0.0",  # noqa: S104 (refused, not bound)
+        "224.0.0.1",
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "::1",
+        "fd00:ec2::254",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.8",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::",
+        "::7f00:1",
+    ],
 )
 def test_a_name_that_leads_to_a_private_or_metadata_address_is_refused(
     make: Make, monkeypatch: pytest.MonkeyPatch, address: str, clock: Waits
@@ -511,6 +510,16 @@ def test_a_name_that_leads_to_a_private_or_metadata_address_is_refused(
     assert (answer.outcome, answer.status) == (Outcome.DENIED, None)
     assert answer.detail == "api.example is not a public address; no call was made"
     assert clock.waits == []
+
+
+def test_a_name_that_cannot_be_looked_up_is_unavailable(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    answer = make("https://api.example").get("assets", "/assets")
+    assert (answer.outcome, answer.attempts) == (Outcome.UNAVAILABLE, 4)
+    assert answer.detail == "the connection failed before the answer was whole (ConnectError)"
 
 
 def test_public_addresses_are_public() -> None:
@@ -527,8 +536,18 @@ def test_loopback_is_refused_unless_it_is_allowed(make: Make, host: str) -> None
 @pytest.mark.parametrize("loopback", [True, False])
 @pytest.mark.parametrize(
     "base_url",
-    ["http://api.example/v3", "http://10.0.0.8/", "file:///etc/passwd", "https://", "https://me:word@api.example"]
-    + ["https://api.example/?key=1", "api.example", "http://127.0.0.1.example/", "https://[bad"],
+    [
+        "http://api.example/v3",
+        "http://10.0.0.8/",
+        "file:///etc/passwd",
+        "https://",
+        "https://me:word@api.example",
+        "api.example",
+        "https://api.example/?key=1",
+        "http://127.0.0.1.example/",
+        "https://[::bad::]",
+        "https://api.example:99999",
+    ],
 )
 def test_a_base_address_that_is_not_https_is_a_usage_error(make: Make, base_url: str, loopback: bool) -> None:
     with pytest.raises(UsageError, match="coincap's base address"):
@@ -586,11 +605,8 @@ def test_a_certificate_that_cannot_be_verified_is_terminal_in_plain_words(
 
 def test_a_server_that_speaks_no_tls_is_unavailable(make: Make) -> None:
     with hostile(whole(OK_BODY)) as (url, _):
-        answer = make(url.replace("http:", "https:"), attempts=1).get("assets", "/assets")
+        answer = make(url.replace("http:", "https:"), attempts=1, deadline_s=0.3).get("assets", "/assets")
     assert answer.outcome is Outcome.UNAVAILABLE
-
-
-# ------------------------------------------------------------------ the breaker
 
 
 def test_the_breaker_opens_after_five_failures_and_lets_one_probe_through_a_minute(
@@ -624,6 +640,7 @@ def test_answers_of_any_other_kind_keep_the_breaker_closed(client: Client, https
     assert len(seen) == 12
 
 
+@settings(max_examples=20, deadline=None)  # each writes to a real file some hundred times
 @given(st.lists(st.integers(-200_000, 200_000), max_size=12), st.lists(st.booleans(), max_size=20))
 def test_the_breaker_never_blocks_for_ever(
     tmp_path_factory: pytest.TempPathFactory, jumps: list[int], failures: list[bool]
@@ -641,7 +658,7 @@ def test_the_breaker_never_blocks_for_ever(
         source("https://api.example", attempts=6),
         budget=budget,
         clock=clock,
-        random=random.Random(1),
+        random=random.Random(1),  # noqa: S311 (jitter)
         transport=httpx.MockTransport(answer),
     )
     client.get("assets", "/assets")
@@ -672,11 +689,10 @@ def test_a_probe_whose_process_died_is_not_waited_for(make: Make, httpserver: HT
     assert client.get("assets", "/assets").outcome is Outcome.OK
 
 
-# ------------------------------------------------------------------ secrets
-
 CANARY_FORMS = (
     CANARY,
     quote(CANARY, safe=""),
+    quote(CANARY),
     quote(CANARY, safe="").lower(),
     base64.b64encode(CANARY.encode()).decode().rstrip("="),
     base64.urlsafe_b64encode(CANARY.encode()).decode().rstrip("="),
@@ -703,9 +719,12 @@ def test_the_key_is_in_no_answer_and_no_log_even_at_debug(
     assert answer.request == "GET /v3/assets?symbol=BTC&debug=[redacted]"
     assert answer.body.count(b"[redacted]") == 2
     assert_no_canary(repr(answer) + repr(client) + repr(source("https://api.example")))
-    assert_no_canary(caplog.text + "".join(repr(vars(record)) for record in caplog.records))
-    assert "GET 127.0.0.1/v3/assets" in caplog.text or "GET localhost/v3/assets" in caplog.text
-    assert "symbol" not in caplog.text
+    # werkzeug's lines are the test server's, which may know what it was asked.
+    ours = [record for record in caplog.records if record.name != "werkzeug"]
+    logged = "".join(repr(vars(record)) + record.getMessage() for record in ours)
+    assert_no_canary(logged)
+    assert "GET localhost/v3/assets" in logged
+    assert "symbol" not in logged
 
 
 def test_the_key_is_in_no_exception(make: Make, budget: Budget, caplog: pytest.LogCaptureFixture) -> None:
@@ -732,7 +751,7 @@ def test_the_key_is_not_sent_where_it_was_not_asked_for(make: Make, httpserver: 
 @given(st.text(min_size=8, max_size=60), st.binary(max_size=9), st.binary(max_size=9))
 def test_no_form_of_a_secret_survives_redaction(secret: str, before: bytes, after: bytes) -> None:
     raw = secret.encode()
-    for form in (raw, quote(secret, safe="").encode(), json.dumps(secret).encode()[1:-1]):
+    for form in (raw, quote(secret, safe="").encode(), quote(secret).encode(), json.dumps(secret).encode()[1:-1]):
         cleaned = redact(b"<" + form + b">", [secret])
         assert cleaned == b"<[redacted]>" or secret in "[redacted]"
     hidden = redact(base64.b64encode(before + raw + after), [secret])

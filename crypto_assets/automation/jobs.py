@@ -1,0 +1,38 @@
+"""The jobs: the chain from raw to refined for a day, and the lake's maintenance."""
+
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+
+from crypto_assets.partitions import DAILY
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import ALL_TABLES
+
+# Raw, trusted, refined and quality of one partition, checks in between; the schedule's run, and `crypto-assets run`.
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.all(),
+    partitions_def=DAILY,
+    description="One day from the providers' answers to refined tables, with blocking checks in between.",
+)
+
+
+@dg.op
+def maintain_tables(
+    context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+) -> None:
+    """Compact days that are over, remove files that no reader can still hold, write checkpoints. No row changes."""
+    today = clock.now().date()
+    for contract in ALL_TABLES:
+        before = lake.scan(contract).select(pl.len()).collect().item()
+        # Yesterday may still be refreshed by a late tick.
+        done = lake.maintain(contract, closed_before=today - timedelta(days=1))
+        after = lake.scan(contract).select(pl.len()).collect().item()
+        context.log.info("%s: %s, %d rows before, %d after", contract.table.full_name, done, before, after)
+
+
+@dg.job(description="Compact, vacuum and checkpoint every table of the lake.")
+def maintenance() -> None:
+    maintain_tables()

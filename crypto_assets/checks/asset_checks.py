@@ -1,0 +1,222 @@
+"""Checks as Dagster asset checks: one op a table, verdicts a day, results into ``quality.check_results`` and Data Docs.
+
+A range of days is judged at once and, where something fails, day by day, so that the verdict of each day is its own:
+the good days go on, the bad one is stopped by ``assets.lake_asset``, which reads the verdicts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+# Not exported by dagster; without it a ranged run's verdicts are not tied to their partitions. Pinned in
+# tests/test_upstream.py.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from crypto_assets.assets.lake_asset import MATERIALIZED
+from crypto_assets.checks import suites
+from crypto_assets.checks.rules import rules_of
+from crypto_assets.checks.verdicts import Case, Check, Severity, Verdict
+from crypto_assets.partitions import DAILY
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import BY_NAME
+from crypto_assets.tables.contract import Contract, Write, polars_schema
+from crypto_assets.tables.quality import CheckResults
+from crypto_assets.tables.window import Window, contiguous
+
+# One Dagster check for the whole suite: its expectations are columns of one table, and rows of check_results.
+EXPECTATIONS = "expectations"
+
+
+def checks_of(assets: Iterable[object], data_docs: Path) -> list[dg.AssetChecksDefinition]:
+    """The checks of every asset that has a contract."""
+    keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
+    return [asset_checks(BY_NAME[".".join(key.path)], data_docs) for key in keys]
+
+
+def checks_for(contract: type[Contract]) -> list[Check]:
+    """The suite first, then our own rules."""
+    told = "The Great Expectations suite of the table holds."
+    return [Check(EXPECTATIONS, Severity.ERROR, told, suites.expect), *rules_of(contract)]
+
+
+def judge(checks: Sequence[Check], case: Case) -> dict[str, list[Verdict]]:
+    """The verdicts of each check on a case."""
+    return {check.name: check.judge(case) for check in checks}
+
+
+def asset_checks(contract: type[Contract], data_docs: Path) -> dg.AssetChecksDefinition:
+    """All checks of one table as one op."""
+    checks = checks_for(contract)
+    asset_key = dg.AssetKey(list(contract.table.path))
+    specs = [
+        dg.AssetCheckSpec(
+            check.name,
+            asset=asset_key,
+            description=check.description,
+            blocking=check.severity is Severity.ERROR,
+            partitions_def=DAILY,
+            metadata={"severity": str(check.severity)},
+        )
+        for check in checks
+    ]
+
+    def body(
+        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+    ) -> Iterator[dg.AssetCheckResult]:
+        days = [date.fromisoformat(key) for key in context.op_execution_context.partition_keys]
+        verdicts = run_checks(contract, days, checks=checks, lake=lake, clock=clock, data_docs=data_docs)
+        if len(days) > 1:
+            _report_partitions(context, asset_key, checks, verdicts)
+        for check in checks:
+            yield _result(asset_key, check, verdicts)
+
+    decorated: dg.AssetChecksDefinition = dg.multi_asset_check(
+        name=f"check_{contract.table.full_name.replace('.', '_')}", specs=specs, can_subset=False
+    )(body)
+    return decorated
+
+
+def run_checks(
+    contract: type[Contract],
+    days: Sequence[date],
+    *,
+    checks: Sequence[Check],
+    lake: Lake,
+    clock: Clock,
+    data_docs: Path,
+) -> dict[date, dict[str, list[Verdict]]]:
+    """Judge the days, keep the verdicts in ``quality.check_results``, and return them by day and check."""
+    verdicts: dict[date, dict[str, list[Verdict]]] = {}
+    for window in contiguous(days):
+        case = _case(contract, lake, clock, window)
+        together = judge(checks, case)
+        if _all_passed(together) or len(window.days) == 1 or contract.table.write is Write.MERGE:
+            verdicts.update(dict.fromkeys(window.days, together))
+        else:
+            verdicts.update(
+                {day: judge(checks, _case(contract, lake, clock, Window.of_day(day))) for day in window.days}
+            )
+        suites.write_docs(suites.validate(contract, case.rows), _page(data_docs, contract, window))
+        keep(lake, contract, window, {day: verdicts[day] for day in window.days})
+    return verdicts
+
+
+def keep(
+    lake: Lake, contract: type[Contract], window: Window, verdicts: Mapping[date, Mapping[str, list[Verdict]]]
+) -> None:
+    """Replace the window's verdicts of the table, all but the one that assets write themselves."""
+    name = contract.table.full_name
+    rows = [
+        {
+            "table_name": name,
+            "check_name": verdict.check,
+            "date": day,
+            "suite": verdict.suite,
+            "severity": str(verdict.severity),
+            "is_blocking": verdict.is_blocking,
+            "passed": verdict.passed,
+            "observed": verdict.observed,
+            "expected": verdict.expected,
+            "n_failed": verdict.n_failed,
+            "failing_rows": verdict.failing_rows,
+        }
+        for day, by_check in verdicts.items()
+        for told in by_check.values()
+        for verdict in told
+    ]
+    held = lake.scan(CheckResults, window).filter(
+        (pl.col("table_name") == name) & (pl.col("check_name") == MATERIALIZED)
+    )
+    frame = pl.concat([pl.DataFrame(rows, schema=polars_schema(CheckResults)), held.collect()])
+    frame = frame.unique(["table_name", "check_name", "date"], keep="first", maintain_order=True)
+    lake.replace(CheckResults, frame, window, where={"table_name": name})
+
+
+def _case(contract: type[Contract], lake: Lake, clock: Clock, window: Window) -> Case:
+    is_whole = contract.table.write is Write.MERGE
+    rows = lake.read(contract) if is_whole else lake.read(contract, window)
+    return Case(lake, contract, window, rows, clock.now())
+
+
+def _all_passed(verdicts: Mapping[str, list[Verdict]]) -> bool:
+    return all(verdict.passed for told in verdicts.values() for verdict in told)
+
+
+def _page(data_docs: Path, contract: type[Contract], window: Window) -> Path:
+    span = f"{window.days[0]}" if len(window.days) == 1 else f"{window.days[0]}_{window.days[-1]}"
+    return data_docs / contract.table.zone / contract.table.name / f"{span}.html"
+
+
+def _result(
+    asset_key: dg.AssetKey, check: Check, verdicts: Mapping[date, Mapping[str, list[Verdict]]]
+) -> dg.AssetCheckResult:
+    """The check's result for Dagster: an error only where every day has one, so that good days of a range go on."""
+    bad = {day: [v for v in told[check.name] if not v.passed] for day, told in verdicts.items()}
+    bad_days = {day: told for day, told in bad.items() if told}
+    stopped = [day for day, told in bad_days.items() if any(v.is_blocking for v in told)]
+    is_error = bool(stopped) and len(stopped) == len(verdicts)
+    return dg.AssetCheckResult(
+        asset_key=asset_key,
+        check_name=check.name,
+        passed=not bad_days,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        metadata=_metadata(check, verdicts, bad_days),
+    )
+
+
+def _metadata(
+    check: Check, verdicts: Mapping[date, Mapping[str, list[Verdict]]], bad_days: Mapping[date, list[Verdict]]
+) -> dict[str, Any]:
+    newest = verdicts[max(verdicts)][check.name]
+    told = [(day, verdict) for day, bad in sorted(bad_days.items()) for verdict in bad] or [
+        (max(verdicts), verdict) for verdict in newest[:1]
+    ]
+    return {
+        "verdicts": sum(len(by_check[check.name]) for by_check in verdicts.values()),
+        "failed_days": len(bad_days),
+        **{f"{day} {v.check}": f"{v.observed} (expected: {v.expected})" for day, v in told[:20]},
+        **{f"{day} {v.check} rows": dg.MetadataValue.json(v.failing_rows) for day, v in told[:5] if v.failing_rows},
+    }
+
+
+def _report_partitions(
+    context: dg.AssetCheckExecutionContext,
+    asset_key: dg.AssetKey,
+    checks: Sequence[Check],
+    verdicts: Mapping[date, Mapping[str, list[Verdict]]],
+) -> None:
+    """The verdict of each day of a ranged run, tied to that day's materialization."""
+    keys = [str(day) for day in verdicts]
+    filters = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=keys)
+    newest: dict[str, Any] = {}
+    for record in context.instance.fetch_materializations(filters, limit=max(1000, 4 * len(keys))).records:
+        newest.setdefault(str(record.partition_key), record)
+    for check in checks:
+        for day, told in verdicts.items():
+            bad = [verdict for verdict in told[check.name] if not verdict.passed]
+            is_error = any(verdict.is_blocking for verdict in bad)
+            record = newest.get(str(day))
+            target = (
+                AssetCheckEvaluationTargetMaterializationData(
+                    storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+                )
+                if record
+                else None
+            )
+            # The signature does not name evaluations, but takes them (dagster 1.13; pinned in tests/test_upstream.py).
+            context.op_execution_context.log_event(
+                dg.AssetCheckEvaluation(  # type: ignore[arg-type]
+                    asset_key=asset_key,
+                    check_name=check.name,
+                    passed=not bad,
+                    metadata={v.check: f"{v.observed} (expected: {v.expected})" for v in bad[:20]},
+                    severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+                    partition=str(day),
+                    target_materialization_data=target,
+                )
+            )

@@ -1,0 +1,193 @@
+"""Great Expectations suites, one a table: what the contract implies, and hand-written expectations beside it.
+
+A suite runs on the frame in hand, in this process. The library takes seconds to import and is imported on first use.
+Decimals are handed over as doubles: ranges need no more, and exactness is checked by ``rules.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from crypto_assets.checks.verdicts import Case, Severity, Verdict
+from crypto_assets.tables import raw, refined, trusted
+from crypto_assets.tables.contract import Contract, Field, fields, primary_key
+
+SUITE = "great_expectations"
+# A suite is a row-by-row reading: 20 values show what is wrong, the rest is in the table.
+_SAMPLE = 20
+
+# Hand-written expectations: table, and a function of the library's `expectations` module.
+_WRITTEN: tuple[tuple[type[Contract], Callable[[Any], Sequence[Any]]], ...] = (
+    (
+        trusted.FxRates,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="currency_kind", value_set=["fiat", "crypto"])],
+    ),
+    (
+        trusted.AssetHistory,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="interval", value_set=["d1"])],
+    ),
+    (
+        trusted.AssetSnapshots,
+        lambda gxe: [
+            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+                column_A="max_supply",
+                column_B="supply",
+                or_equal=True,
+                ignore_row_if="either_value_is_missing",
+                mostly=0.95,
+                severity="warning",
+            )
+        ],
+    ),
+    (
+        refined.AssetDaily,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="source_kind", value_set=["snapshots", "history"])],
+    ),
+    (
+        refined.DimAsset,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "delisted"])],
+    ),
+    (
+        refined.DimExchange,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "delisted"])],
+    ),
+)
+_OUTCOMES = (
+    "ok",
+    "empty",
+    "not_modified",
+    "not_found",
+    "rate_limited",
+    "quota_exhausted",
+    "denied",
+    "malformed",
+    "unavailable",
+)
+
+
+def expect(case: Case) -> list[Verdict]:
+    """The verdicts of the table's suite on the case's rows, one an expectation."""
+    return [_verdict(result) for result in validate(case.contract, case.rows).results]
+
+
+def validate(contract: type[Contract], rows: pl.DataFrame) -> Any:
+    """Great Expectations' own result for the rows, e.g. to render it."""
+    batch_definition = _library()[2]
+    with warnings.catch_warnings():
+        # The library warns of its own use of pandas.
+        warnings.simplefilter("ignore")
+        batch = batch_definition.get_batch(batch_parameters={"dataframe": _pandas(contract, rows)})
+        return batch.validate(
+            _suite(contract), result_format={"result_format": "SUMMARY", "partial_unexpected_count": _SAMPLE}
+        )
+
+
+def write_docs(result: Any, path: Path) -> None:
+    """The result as a page of Data Docs."""
+    _library()
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        html = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def expectation_count(contract: type[Contract]) -> int:
+    """How many expectations the table's suite has."""
+    return len(_suite(contract).expectations)
+
+
+@cache
+def _library() -> tuple[Any, Any, Any]:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        source = context.data_sources.add_pandas("rows")
+        return gx, gxe, source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("rows")
+
+
+@cache
+def _suite(contract: type[Contract]) -> Any:
+    gx, gxe, _ = _library()
+    implied = [
+        gxe.ExpectTableColumnsToMatchOrderedList(column_list=contract.column_names()),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=list(primary_key(contract)))
+        if len(primary_key(contract)) > 1
+        else gxe.ExpectColumnValuesToBeUnique(column=primary_key(contract)[0]),
+    ]
+    for field in fields(contract):
+        implied += _implied(gxe, contract, field)
+    if issubclass(contract, raw.RawAnswers):
+        implied.append(gxe.ExpectColumnValuesToBeInSet(column="outcome", value_set=list(_OUTCOMES)))
+    written = [expectation for table, make in _WRITTEN if table is contract for expectation in make(gxe)]
+    return gx.ExpectationSuite(name=contract.table.full_name, expectations=implied + written)
+
+
+def _implied(gxe: Any, contract: type[Contract], field: Field) -> list[Any]:
+    """What the contract says of one column."""
+    implied = [] if field.nullable else [gxe.ExpectColumnValuesToNotBeNull(column=field.name)]
+    column = contract.columns()[field.name]
+    low, high = getattr(column, "min", None), getattr(column, "max", None)
+    if low is not None or high is not None:
+        bounds = {"min_value": None if low is None else float(low), "max_value": None if high is None else float(high)}
+        implied.append(gxe.ExpectColumnValuesToBeBetween(column=field.name, **bounds))
+    return implied
+
+
+def _pandas(contract: type[Contract], rows: pl.DataFrame) -> Any:
+    """The rows as a pandas frame; raw bodies stay out, they are not looked at and may be large."""
+    import pandas as pd
+
+    plain = rows.with_columns(
+        pl.col(pl.Decimal).cast(pl.Float64), pl.col(pl.Date).cast(pl.Datetime("us")), pl.col(pl.Binary).is_not_null()
+    )
+    columns = {}
+    for name in contract.column_names():
+        series = plain[name]
+        is_object = series.dtype in (pl.String, pl.Boolean) or (series.dtype.is_integer() and series.null_count())
+        columns[name] = pd.Series(series.to_list(), dtype=object) if is_object else pd.Series(series.to_numpy())
+    return pd.DataFrame(columns)
+
+
+def _verdict(result: Any) -> Verdict:
+    config = result.expectation_config
+    subject = config.kwargs.get("column") or config.kwargs.get("column_A") or "table"
+    found = result.result or {}
+    broken = (result.exception_info or {}).get("raised_exception") or any(
+        isinstance(info, dict) and info.get("raised_exception") for info in (result.exception_info or {}).values()
+    )
+    n_failed = int(found.get("unexpected_count") or 0)
+    values = found.get("partial_unexpected_list") or []
+    return Verdict(
+        check=f"{config.type}:{subject}",
+        suite=SUITE,
+        severity=Severity.WARNING if str(config.severity).endswith("warning") else Severity.ERROR,
+        passed=bool(result.success),
+        observed="the expectation itself failed"
+        if broken
+        else f"{n_failed} of {found.get('element_count', '?')} unexpected",
+        expected=_told(config.kwargs),
+        n_failed=n_failed,
+        failing_rows=json.dumps(values, default=str) if values else None,
+    )
+
+
+def _told(kwargs: dict[str, Any]) -> str:
+    told = {k: v for k, v in kwargs.items() if k not in ("column", "batch_id", "column_list") and v is not None}
+    return ", ".join(f"{name} {value}" for name, value in told.items()) or "as named"

@@ -1,0 +1,81 @@
+"""What a person may set, from the environment; every name is listed here and nowhere else.
+
+Secrets are read here to decide which providers there are; assets get them through Dagster's ``EnvVar`` only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_STORE_KEYS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ALLOW_HTTP",
+)
+
+
+class Settings(BaseSettings):
+    """Settings, each from ``CRYPTO_ASSETS_<NAME>`` but for keys, which keep the names their providers give them."""
+
+    model_config = SettingsConfigDict(env_prefix="CRYPTO_ASSETS_", populate_by_name=True, extra="ignore")
+
+    lake_uri: str = Field(default="data/lake", description="The lake: a directory, or s3://bucket/prefix.")
+    state_dir: Path = Field(
+        default=Path("data/state"), description="Budgets, breaker states and Data Docs of this machine."
+    )
+    coincap_base_url: str = Field(
+        default="https://rest.coincap.io/v3",
+        description="CoinCap's address; ending in /v2 it is read as the retired API.",
+    )
+    coincap_calls_per_minute: int = Field(default=5, gt=0, description="The plan's calls a minute (free plan: 5).")
+    coincap_credits_per_month: int = Field(
+        default=500, gt=0, description="The plan's credits a month (free plan: 500)."
+    )
+    coincap_api_key: SecretStr | None = Field(
+        default=None, validation_alias="COINCAP_API_KEY", description="CoinCap's key."
+    )
+    history_assets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("bitcoin", "ethereum"), description="Asset ids whose daily history is pulled, comma-separated."
+    )
+
+    @field_validator("history_assets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's address, absolute."""
+        return self.lake_uri if "://" in self.lake_uri else str(Path(self.lake_uri).resolve())
+
+    @property
+    def is_coincap_local(self) -> bool:
+        """Whether CoinCap is a sandbox on this machine."""
+        return self.coincap_base_url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
+
+    @property
+    def coincap_absence(self) -> str | None:
+        """Why CoinCap is not registered, or None where it is."""
+        needs_key = not self.coincap_base_url.rstrip("/").endswith("/v2") and not self.is_coincap_local
+        if needs_key and self.coincap_api_key is None:
+            return "CoinCap v3 needs a key: set COINCAP_API_KEY"
+        return None
+
+
+def storage_options() -> dict[str, str]:
+    """The object store's options for deltalake, Polars and DuckDB, from the environment (``AWS_*``).
+
+    Plain HTTP is allowed to loopback only: that is a local server, anything else would send keys in the clear.
+    """
+    options = {key: os.environ[key] for key in _STORE_KEYS if os.environ.get(key)}
+    if options.get("AWS_ENDPOINT_URL", "").startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
+        options["AWS_ALLOW_HTTP"] = "true"
+    return options
