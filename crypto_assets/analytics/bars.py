@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from crypto_assets.analytics import exact
+
 _LAST_SNAPSHOT = ("market_cap_usd", "supply", "volume_usd_24h", "rank")
 
 
@@ -22,7 +24,7 @@ def hourly(snapshots: pl.LazyFrame) -> pl.LazyFrame:
             high_usd=pl.col("price_usd").max(),
             low_usd=pl.col("price_usd").min(),
             close_usd=pl.col("price_usd").last(),
-            mean_usd=pl.col("price_usd").cast(pl.Float64).mean(),
+            mean_usd=exact.mean(pl.col("price_usd")),
             n_obs=pl.len().cast(pl.Int32),
             observed_at=pl.col("observed_at").last(),
             available_at=pl.col("ingested_at").max(),
@@ -44,7 +46,7 @@ def daily(hours: pl.LazyFrame, history: pl.LazyFrame) -> pl.LazyFrame:
             high_usd=pl.col("high_usd").max(),
             low_usd=pl.col("low_usd").min(),
             close_usd=pl.col("close_usd").last(),
-            mean_usd=(pl.col("mean_usd") * pl.col("n_obs")).sum() / pl.col("n_obs").sum(),
+            mean_usd=exact.total(pl.col("mean_usd") * pl.col("n_obs")) / pl.col("n_obs").sum(),
             n_obs=pl.col("n_obs").sum().cast(pl.Int32),
             n_hours=pl.len().cast(pl.Int32),
             available_at=pl.col("available_at").max(),

@@ -10,6 +10,8 @@ from decimal import Decimal
 
 import polars as pl
 
+from crypto_assets.analytics import exact
+
 # Tokens that stand for another listed asset: counting both would count one market cap twice.
 WRAPPED = frozenset(
     {
@@ -37,25 +39,25 @@ def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
     universe = _last_of_hour(assets).filter(
         ~pl.col("asset_id").is_in(list(WRAPPED)) & pl.col("market_cap_usd").is_not_null()
     )
-    cap = pl.col("market_cap_usd").cast(pl.Float64)
-    total = cap.sum()
+    cap = pl.col("market_cap_usd")
+    total = cap.sum().cast(pl.Float64)
     sizes = universe.group_by("provider", "opened_at").agg(
         observed_at=pl.col("observed_at").max(),
         n_assets=pl.len().cast(pl.Int32),
         total_market_cap_usd=pl.col("market_cap_usd").sum(),
         total_volume_usd_24h=pl.col("volume_usd_24h").sum(),
-        btc_dominance=cap.filter(pl.col("asset_id") == "bitcoin").first() / total,
-        eth_dominance=cap.filter(pl.col("asset_id") == "ethereum").first() / total,
-        top10_share=cap.top_k(10).sum() / total,
+        btc_dominance=cap.filter(pl.col("asset_id") == "bitcoin").first().cast(pl.Float64) / total,
+        eth_dominance=cap.filter(pl.col("asset_id") == "ethereum").first().cast(pl.Float64) / total,
+        top10_share=cap.top_k(10).sum().cast(pl.Float64) / total,
         asset_hhi=_hhi(cap),
         available_at=pl.col("ingested_at").max(),
     )
     reporting = _last_of_hour(exchanges).filter(pl.col("volume_usd_24h") > 0)
-    volume = pl.col("volume_usd_24h").cast(pl.Float64)
+    volume = pl.col("volume_usd_24h")
     venues = reporting.group_by("provider", "opened_at").agg(
         n_exchanges=pl.len().cast(pl.Int32),
         exchange_hhi=_hhi(volume),
-        exchange_cr4=volume.top_k(4).sum() / volume.sum(),
+        exchange_cr4=volume.top_k(4).sum().cast(pl.Float64) / volume.sum().cast(pl.Float64),
         venues_available_at=pl.col("ingested_at").max(),
     )
     return (
@@ -102,7 +104,7 @@ def exchange_days(snapshots: pl.LazyFrame) -> pl.LazyFrame:
         .group_by("provider", "exchange_id", "date", maintain_order=True)
         .agg(
             **{name: pl.col(name).last() for name in last},
-            mean_share_pct=pl.col("volume_share_pct").cast(pl.Float64).mean(),
+            mean_share_pct=exact.mean(pl.col("volume_share_pct")),
             n_obs=pl.len().cast(pl.Int32),
             available_at=pl.col("ingested_at").max(),
         )
@@ -126,4 +128,4 @@ def _last_of_hour(snapshots: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _hhi(size: pl.Expr) -> pl.Expr:
-    return ((size / size.sum()) ** 2).sum()
+    return exact.total((size.cast(pl.Float64) / size.sum().cast(pl.Float64)) ** 2)

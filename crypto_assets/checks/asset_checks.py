@@ -41,7 +41,8 @@ def checks_of(assets: Iterable[object], data_docs: Path) -> list[dg.AssetChecksD
 def checks_for(contract: type[Contract]) -> list[Check]:
     """The suite first, then our own rules."""
     told = "The Great Expectations suite of the table holds."
-    return [Check(EXPECTATIONS, Severity.ERROR, told, suites.expect), *rules_of(contract)]
+    suite = Check(EXPECTATIONS, Severity.ERROR, told, lambda case: suites.verdicts(case.validation))
+    return [suite, *rules_of(contract)]
 
 
 def judge(checks: Sequence[Check], case: Case) -> dict[str, list[Verdict]]:
@@ -101,7 +102,7 @@ def run_checks(
             verdicts.update(
                 {day: judge(checks, _case(contract, lake, clock, Window.of_day(day))) for day in window.days}
             )
-        suites.write_docs(suites.validate(contract, case.rows), _page(data_docs, contract, window))
+        suites.write_docs(case.validation, _page(data_docs, contract, window))
         keep(lake, contract, window, {day: verdicts[day] for day in window.days})
     return verdicts
 
@@ -140,7 +141,7 @@ def keep(
 def _case(contract: type[Contract], lake: Lake, clock: Clock, window: Window) -> Case:
     is_whole = contract.table.write is Write.MERGE
     rows = lake.read(contract) if is_whole else lake.read(contract, window)
-    return Case(lake, contract, window, rows, clock.now())
+    return Case(lake, contract, window, rows, clock.now(), suites.validate(contract, rows))
 
 
 def _all_passed(verdicts: Mapping[str, list[Verdict]]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 import polars as pl
 
@@ -50,13 +51,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """What a check looks at: the table's rows of a window, the lake beside them, and the time."""
+    """What a check looks at: the table's rows of a window, the lake beside them, the time, and what the table's Great
+    Expectations suite found in the rows."""
 
     lake: Lake
     contract: type[Contract]
     window: Window
     rows: pl.DataFrame
     now: datetime
+    validation: Any = None
 
 
 @dataclass(frozen=True)

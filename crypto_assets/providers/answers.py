@@ -118,8 +118,13 @@ def field_names(raw: pl.DataFrame) -> set[str]:
         records, _ = page_of(body)
         for record in (records[0], records[-1]):
             if bytes(record)[:1] == b"{":
-                names |= msgspec.json.decode(record, type=dict[str, msgspec.Raw]).keys()
+                names |= _names(record)
     return names
+
+
+def _names(record: msgspec.Raw) -> set[str]:
+    text = bytes(record).decode(errors="replace")
+    return set(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
 
 
 def usable(raw: pl.DataFrame) -> pl.DataFrame:
@@ -165,9 +170,10 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
 
 def _decoded(decoder: msgspec.json.Decoder[Any], record: msgspec.Raw, empty: type[Any]) -> Any:
     try:
+        str(record, "utf-8")
         return decoder.decode(record)
-    except msgspec.DecodeError:
-        # Not an object: a record without fields, which the contract will refuse and quarantine.
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Not an object, or not text: a record without fields, which the contract will refuse and quarantine.
         return empty()
 
 
@@ -193,7 +199,7 @@ def _refuse_drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: 
     for field in required:
         if parsed and all(getattr(record, field) is msgspec.UNSET for record in parsed):
             try:
-                sent = sorted(msgspec.json.decode(page[0], type=dict[str, msgspec.Raw]))
+                sent = sorted(_names(page[0]))
             except msgspec.DecodeError:
                 sent = []
             likely = difflib.get_close_matches(field, [n for n in sent if n not in required], n=1, cutoff=0.4)

@@ -179,7 +179,7 @@ class CoinCap:
 
 def check_id(asset_id: str) -> str:
     """The id itself. Raises UsageError where it is not a CoinCap id, e.g. holds a slash."""
-    if not re.match(SLUG, asset_id):
+    if not re.fullmatch(SLUG, asset_id):
         raise UsageError(
             f"{asset_id[:80]!r} is not an asset id",
             where="coincap history",
@@ -303,7 +303,11 @@ def _timestamp(answer: Answer) -> datetime | None:
     if not _is_good(answer):
         return None
     stamp = page_of(answer.body)[1]
-    return None if stamp is None else datetime.fromtimestamp(stamp / 1000, UTC)
+    try:
+        return None if stamp is None else datetime.fromtimestamp(stamp / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        # No moment of any calendar: the answer carries no usable clock, and ours counts.
+        return None
 
 
 def _ms(moment: datetime) -> int:

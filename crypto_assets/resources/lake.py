@@ -210,7 +210,7 @@ class Lake:
         for column, value in (where or {}).items():
             selection &= pl.col(column) == value
             predicate += f" AND {column} = {literal(value)}"
-        n_outside = frame.select((~selection).sum()).item()
+        n_outside = frame.select((~selection.fill_null(value=False)).sum()).item()
         if n_outside:
             raise DataError(
                 f"{n_outside} of {len(frame)} rows lie outside {window}",
@@ -310,6 +310,7 @@ class Lake:
         handle = self._handles.get(uri)
         if handle is not None:
             handle.update_incremental()
+            _require_columns(contract, handle)
             return handle
         try:
             handle = DeltaTable(uri, storage_options=self.storage_options or None)

@@ -196,10 +196,10 @@ class QueryEngine:
         names = [f"_col{i}" if name.startswith(_UNNAMED) else name for i, name in enumerate(answer.columns)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise _refuse(f"the answer has several columns named {', '.join(twice)}", "give each its own name with AS")
-        answer = answer.project(_presentable(answer, names))
-        if self._max_rows is not None:
-            # One more than allowed tells a full answer from a cut one, without fetching the rest.
-            answer = answer.limit(self._max_rows + 1)
+        # As text, not as relation.project() and .limit(): those bind again while they hold Python's lock, and a
+        # slow store would then freeze the whole process. One row more than allowed tells a full answer from a cut.
+        limit = "" if self._max_rows is None else f" LIMIT {self._max_rows + 1}"
+        answer = connection.sql(f"SELECT {_presentable(answer, names)} FROM ({sql}){limit}")  # noqa: S608
         # Through the Arrow C stream: DuckDB's own .pl() would need pyarrow, which nothing else of ours does.
         frame = pl.DataFrame(answer)
         if self._max_rows is not None and frame.height > self._max_rows:
@@ -485,29 +485,35 @@ def _outer_tables(tree: exp.Expr) -> list[exp.Table]:
 
 
 def _names_a_cte(table: exp.Table) -> bool:
+    """Whether a bare name is one of the WITH names that DuckDB, too, would take it for.
+
+    To be strict here is a matter of safety: what passes as a CTE and is none would be looked up among DuckDB's
+    own tables. A CTE sees those before it; itself only on the right of its UNION in a recursive WITH.
+    """
     from sqlglot import exp
 
-    child: exp.Expr = table
-    within: exp.CTE | None = None
-    while (parent := child.parent) is not None:
-        if isinstance(parent, exp.CTE):
-            within = parent
-        with_ = parent if isinstance(parent, exp.With) else parent.args.get("with_")
+    path: list[exp.Expr] = []
+    node: exp.Expr | None = table
+    while node is not None:
+        with_ = node.args.get("with_")
         if isinstance(with_, exp.With):
-            inside = isinstance(parent, exp.With)
             for cte in with_.expressions:
-                # A CTE sees those before it, and itself only when the WITH is recursive.
-                if inside and cte is within and not with_.args.get("recursive"):
+                is_own = any(step is cte for step in path)
+                if is_own and not (with_.args.get("recursive") and _is_right_of_union(cte.this, path)):
                     break
                 if cte.alias.lower() == table.name.lower():
                     return True
-                if inside and cte is within:
+                if is_own:
                     break
-            if inside:
-                # The query that carries this WITH was answered just now; go on above it.
-                parent = parent.parent or parent
-        child = parent
+        path.append(node)
+        node = node.parent
     return False
+
+
+def _is_right_of_union(body: exp.Expr, path: list[exp.Expr]) -> bool:
+    from sqlglot import exp
+
+    return isinstance(body, exp.SetOperation) and any(step is body.expression for step in path)
 
 
 # Athena's meaning in DuckDB's words

@@ -30,6 +30,7 @@ POINTERS: Mapping[Any, Any] = {
 }
 _BAD_TIME = ["cast:observed_at", "observed_at|nullability", "not_from_the_future", "not_before_bitcoin"]
 _SCALE = 18
+_LAST_MS = (2**63 - 1) // 1000
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def _cast(field: Field, sent: pl.DataType) -> pl.Expr:
         return column.replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
     if field.dtype == UTC_TIME:
         # Milliseconds since the epoch; 0 is the providers' "never".
-        return pl.from_epoch(column.cast(pl.Int64, strict=False).replace(0, None), "ms").cast(UTC_TIME)
+        sent_ms = column.cast(pl.Int64, strict=False).replace(0, None)
+        # Beyond this the cast to microseconds wraps around, to a moment that may look right.
+        return pl.from_epoch(pl.when(sent_ms.is_between(-_LAST_MS, _LAST_MS)).then(sent_ms), "ms").cast(UTC_TIME)
     return column.cast(field.dtype, strict=False)
 
 

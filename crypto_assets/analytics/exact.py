@@ -1,0 +1,22 @@
+"""Sums and means that do not depend on the order in which the engine adds. Expressions over columns; no I/O.
+
+Addition of doubles is not associative, and Polars splits a group among threads as it sees fit: the last bit of a sum
+of doubles differs from run to run, and each materialization would write a new version of the same table. Decimals add
+exactly, so whatever is summed is summed as a Decimal, and becomes a double once, at the end.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from crypto_assets.tables.contract import MONEY
+
+
+def mean(decimals: pl.Expr) -> pl.Expr:
+    """The mean of a Decimal column as a double; null where there is no value."""
+    return pl.when(decimals.count() > 0).then(decimals.sum().cast(pl.Float64) / decimals.count())
+
+
+def total(doubles: pl.Expr) -> pl.Expr:
+    """The sum of doubles, each taken to 18 fractional digits."""
+    return doubles.cast(MONEY).sum().cast(pl.Float64)

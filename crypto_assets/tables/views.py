@@ -1,0 +1,56 @@
+"""SQL views over the lake, in Athena's dialect: the tables of the pipelines replaced here, under their own names.
+
+One place for all engines: the local one expands them, and the catalog registers the same text. They differ from the
+originals where those were wrong: histories are kept, ids are there to join by, and nothing is rounded away but what the
+name promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VIEWS: Mapping[str, str] = {
+    # Raw/Trusted/Refined zones over CoinCap: currencies, their metrics, their values.
+    "refined.currency": """
+        select currency_id, currency_symbol as currency_special_symbol, symbol as currency_symbol,
+               case currency_kind when 'fiat' then 'f' else 'c' end as currency_type
+        from (
+            select currency_id, currency_symbol, symbol, currency_kind,
+                   row_number() over (partition by currency_id order by observed_at desc, provider) as newest
+            from trusted.fx_rates
+        ) as rates
+        where newest = 1
+        union all
+        select asset_id, cast(null as varchar), symbol, 'c'
+        from refined.dim_asset
+        where is_current and asset_id not in (select currency_id from trusted.fx_rates)
+    """,
+    "refined.crypto_data": """
+        select asset_id as currency_id, name, rank, price_usd, max_supply, supply, vwap_usd_24h as vwap_24hr,
+               volume_usd_24h as vol_usd_24hr, market_cap_usd, change_pct_24h as diff_percent_24hr,
+               explorer_url as explorer, observed_at as "timestamp"
+        from trusted.asset_snapshots
+    """,
+    "refined.currency_value": """
+        select currency_id, rate_usd, observed_at as "timestamp"
+        from trusted.fx_rates
+    """,
+    # The dbt models of the dashboard pipeline: staging, dimension and facts of coins.
+    "refined.stg_coinsdata": """
+        select concat(asset_id, '-', symbol) as id, name, symbol, asset_id as coin_id, rank, price_usd,
+               round(change_pct_24h, 4) as change_percent_24hr, volume_usd_24h as volume_usd_24hr,
+               vwap_usd_24h as vwap_24hr, supply, max_supply, market_cap_usd, explorer_url as explorer, observed_at
+        from refined.latest_assets
+    """,
+    "refined.dim_coins": """
+        select d.name, d.symbol, d.asset_id as coin_id, d.explorer_url as explorer, l.supply, d.max_supply
+        from refined.dim_asset as d
+        left join refined.latest_assets as l on l.asset_id = d.asset_id
+        where d.is_current
+    """,
+    "refined.facts_coins": """
+        select asset_id as coin_id, name, rank, price_usd, round(change_pct_24h, 4) as change_percent_24hr,
+               market_cap_usd, volume_usd_24h as volume_usd_24hr, vwap_usd_24h as vwap_24hr, observed_at
+        from trusted.asset_snapshots
+    """,
+}
