@@ -6,23 +6,18 @@ refined assets, checks, jobs, the schedule, the sensors and the resources. No I/
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import dagster as dg
 
-# Partitioned checks and single-run backfills are marked preview and beta; tests/test_upstream.py pins what we rely on.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-
-from crypto_assets.assets.handles import handles  # noqa: E402
-from crypto_assets.assets.quality import operations  # noqa: E402
-from crypto_assets.assets.raw import coincap  # noqa: E402
-from crypto_assets.assets.refined import dimensions, market  # noqa: E402
-from crypto_assets.assets.trusted import facts  # noqa: E402
-from crypto_assets.automation import jobs, schedules, sensors  # noqa: E402
-from crypto_assets.checks.asset_checks import checks_of  # noqa: E402
-from crypto_assets.resources.settings import Settings  # noqa: E402
+from crypto_assets.assets.handles import handles
+from crypto_assets.assets.quality import operations
+from crypto_assets.assets.raw import coincap
+from crypto_assets.assets.refined import dimensions, market
+from crypto_assets.assets.trusted import facts
+from crypto_assets.automation import jobs, schedules, sensors
+from crypto_assets.checks.asset_checks import checks_of
+from crypto_assets.resources.settings import Settings
 
 
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:

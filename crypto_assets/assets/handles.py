@@ -6,6 +6,8 @@ Secrets come in as ``EnvVar`` only, so that Dagster shows the variable's name an
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -39,12 +41,13 @@ class CoinCapHandle(dg.ConfigurableResource[CoinCap]):
     state_dir: str = Field(description="Where budgets and breaker states are kept.")
     is_local: bool = Field(default=False, description="Whether the address may be this machine (the sandbox).")
 
-    def create_resource(self, context: dg.InitResourceContext) -> CoinCap:
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[CoinCap]:
         del context
         plan = Plan(self.calls_per_minute, self.credits_per_month)
-        return coincap_at(
-            self.base_url, self.api_key, plan, Path(self.state_dir), SystemClock(), is_local=self.is_local
-        )
+        state, clock = Path(self.state_dir), SystemClock()
+        with closing(coincap_at(self.base_url, self.api_key, plan, state, clock, is_local=self.is_local)) as coincap:
+            yield coincap
 
 
 def coincap_at(base_url: str, key: str | None, plan: Plan, state_dir: Path, clock: Clock, *, is_local: bool) -> CoinCap:

@@ -215,8 +215,12 @@ def materialize(
     *,
     windows: Callable[[Sequence[date]], Iterator[Window]],
     work: Work,
+    is_gate: bool = True,
 ) -> Iterator[dg.Output[None]]:
     """Do the work for the run's days and tell Dagster what came of each.
+
+    A failed day stops what is downstream of it, unless the table is no gate: a round of live pulls that failed leaves
+    the day's other rounds usable.
 
     Raises dagster.Failure where every day failed, so that what is downstream does not run.
     """
@@ -228,15 +232,15 @@ def materialize(
         if table != contract.table.full_name
     }
     done: dict[date, Mapping[str, int]] = {day: {} for day in asked if day not in failed}
+    kinds: list[int] = []
     for window in windows(sorted(done)):
         for outcome in _isolated(window, work):
             done.update(outcome.done)
             failed.update(outcome.failed)
+            kinds += [outcome.exit_code] if outcome.failed else []
     done = {day: counts for day, counts in done.items() if day not in failed}
-    once_failed = {
-        day for table, check, day, _ in verdicts if (table, check) == (contract.table.full_name, MATERIALIZED)
-    }
-    _record(lake, contract, failed, cleared=once_failed & done.keys())
+    once_failed = _once_failed(lake, contract, asked)
+    _record(lake, contract, failed, cleared=once_failed & done.keys(), is_gate=is_gate)
 
     for day, error in sorted(failed.items()):
         context.log.error("%s: %s", day, error)
@@ -244,7 +248,8 @@ def materialize(
         first = next(iter(sorted(failed.items())))[1]
         raise dg.Failure(
             first if len(failed) == 1 else f"all {len(failed)} days failed, the first with: {first}",
-            metadata={str(day): error for day, error in failed.items()},
+            # The command line ends with the code of the first error's kind; an upstream's verdict is one of data.
+            metadata={**{str(day): error for day, error in failed.items()}, "exit_code": (kinds or [1])[0]},
             allow_retries=False,
         )
     shared = _table_metadata(lake, contract)
@@ -311,6 +316,7 @@ def by_day(window: Window, **frames: pl.DataFrame) -> Mapping[date, Mapping[str,
 class _Outcome:
     done: Mapping[date, Mapping[str, int]]
     failed: Mapping[date, str]
+    exit_code: int = 1
 
 
 def _isolated(window: Window, work: Work) -> Iterator[_Outcome]:
@@ -319,7 +325,8 @@ def _isolated(window: Window, work: Work) -> Iterator[_Outcome]:
         yield _Outcome(work(window), {})
     except (CryptoAssetsError, pl.exceptions.PolarsError) as error:
         if window.end - window.start <= DAY:
-            yield _Outcome({}, dict.fromkeys(window.days, " ".join(str(error).split())))
+            told = dict.fromkeys(window.days, " ".join(str(error).split()))
+            yield _Outcome({}, told, error.exit_code if isinstance(error, CryptoAssetsError) else 1)
             return
         for day in window.days:
             yield from _isolated(Window.of_day(day), work)
@@ -342,7 +349,17 @@ def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl
     return rows.group_by(hour=pl.col(clock).dt.truncate("1h")).agg(arrived_at=pl.col(arrival).max())
 
 
-def _record(lake: Lake, contract: type[Contract], failed: Mapping[date, str], cleared: set[date]) -> None:
+def _once_failed(lake: Lake, contract: type[Contract], days: Sequence[date]) -> set[date]:
+    """The days that the table could not be computed for when it was last tried."""
+    verdicts = lake.scan(CheckResults, Window.of_days(min(days), max(days))).filter(
+        pl.col("table_name") == contract.table.full_name, pl.col("check_name") == MATERIALIZED, ~pl.col("passed")
+    )
+    return set(verdicts.select("date").collect()["date"]) & set(days)
+
+
+def _record(
+    lake: Lake, contract: type[Contract], failed: Mapping[date, str], *, cleared: set[date], is_gate: bool
+) -> None:
     """Keep the days that could not be computed as failing verdicts, and drop those that now could."""
     name = contract.table.full_name
     for day in sorted(failed.keys() | cleared):
@@ -358,7 +375,7 @@ def _record(lake: Lake, contract: type[Contract], failed: Mapping[date, str], cl
                 "date": day,
                 "suite": "contract",
                 "severity": "error",
-                "is_blocking": True,
+                "is_blocking": is_gate,
                 "passed": False,
                 "observed": failed[day],
                 "expected": "the day is computed",

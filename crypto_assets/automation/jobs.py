@@ -5,7 +5,6 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from crypto_assets.partitions import DAILY
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import ALL_TABLES
@@ -14,7 +13,6 @@ from crypto_assets.tables import ALL_TABLES
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.all(),
-    partitions_def=DAILY,
     description="One day from the providers' answers to refined tables, with blocking checks in between.",
 )
 

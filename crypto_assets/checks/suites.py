@@ -94,11 +94,10 @@ def write_docs(result: Any, path: Path) -> None:
     """The result as a page of Data Docs."""
     _library()
     from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        html = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+        html = _page_view().render(ValidationResultsPageRenderer().render(result))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8")
 
@@ -120,6 +119,14 @@ def _library() -> tuple[Any, Any, Any]:
         context.variables.progress_bars = {"globally": False}
         source = context.data_sources.add_pandas("rows")
         return gx, gxe, source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("rows")
+
+
+@cache
+def _page_view() -> Any:
+    """One for all pages: each new one compiles its templates again, most of a page's time."""
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
 
 
 @cache

@@ -110,6 +110,10 @@ class CoinCap:
         self._client = client
         self._source = source
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def assets(self) -> Pull:
         """Every listed asset at one moment."""
         return self._pages("assets")

@@ -439,6 +439,15 @@ class _Breaker:
             self._write(db, row[0], now + _BREAKER_COOL_DOWN_S)
             return None
 
+    def open_until(self) -> datetime | None:
+        """When the next probe may go, without being that probe."""
+        with transaction(self._path) as db:
+            row = db.execute(
+                "SELECT open_until FROM breaker WHERE provider = ? AND failures >= ? AND open_until > ?",
+                (self._provider, _BREAKER_FAILURES, self._clock.now().timestamp()),
+            ).fetchone()
+        return None if row is None else datetime.fromtimestamp(row[0], UTC)
+
     def record(self, *, failed: bool) -> None:
         with transaction(self._path) as db:
             if not failed:
@@ -450,6 +459,14 @@ class _Breaker:
 
     def _write(self, db: sqlite3.Connection, failures: int, open_until: float) -> None:
         db.execute("INSERT OR REPLACE INTO breaker VALUES (?, ?, ?)", (self._provider, failures, open_until))
+
+
+def breaker_open_until(path: Path, provider: str, clock: Clock) -> datetime | None:
+    """Until when the provider is not asked because it failed too often; asking changes nothing."""
+    if not path.exists():
+        return None
+    breaker = _Breaker(path, provider, clock)
+    return breaker.open_until()
 
 
 class _Deadline:

@@ -27,6 +27,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
+from deltalake._internal import DeltaFileSystemHandler
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -54,6 +55,7 @@ _COMMIT_RETRIES = 100
 _TRIES = 6
 # A reader may hold a snapshot this long: Trino caches file lists for half an hour, and a backfill may run for days.
 _VACUUM_HOURS = 168
+_PROBE = "_probe"
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=131_072)
 
 
@@ -167,6 +169,22 @@ class Lake:
                 n_bytes=int(adds["size_bytes"].sum()) if len(adds) else 0,
                 modified_at=None if modified is None else _from_ms(modified),
             )
+
+    def probe(self) -> None:
+        """Write a small file under the root and remove it again.
+
+        Raises:
+            NeedsYouError: the bucket does not exist, or the root cannot be written.
+            TransientError: the store is out of reach.
+        """
+        try:
+            files = DeltaFileSystemHandler(self.root, self.storage_options or None)
+            stream: Any = files.open_output_stream(_PROBE)
+            stream.write(b"probe")
+            stream.close()
+            files.delete_file(_PROBE)
+        except (DeltaError, OSError, ValueError) as error:
+            raise _typed(error, "the lake", "nothing was changed", self.root) from error
 
     # ---- writing ----
 

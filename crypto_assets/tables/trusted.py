@@ -122,6 +122,13 @@ class AssetSnapshots(Fact):
     explorer_url = text("Block explorer.", nullable=True, sources="raw.coincap_assets.body")
     tokens = text("Contract addresses by chain id, as JSON text.", nullable=True, sources="raw.coincap_assets.body")
 
+    @dy.rule()
+    def price_agrees_with_cap(cls) -> pl.Expr:  # noqa: N805
+        """A price an order of magnitude off the provider's own cap and supply is a slip, however small it is."""
+        price, supply, cap = (pl.col(c).cast(pl.Float64) for c in ("price_usd", "supply", "market_cap_usd"))
+        can_tell = (supply > 0) & (cap > 0)
+        return ~can_tell | (price * supply / cap).is_between(0.1, 10)
+
 
 class ExchangeSnapshots(Fact):
     """Every exchange at one moment: its share of the volume of all exchanges, volume, rank and number of pairs."""

@@ -65,7 +65,7 @@ def live_asset(contract: type[RawAnswers], pull: Callable[[CoinCap], Pull]) -> d
         def windows(days: Sequence[date]) -> Iterator[Window]:
             return (Window.of_day(day) for day in days)
 
-        yield from materialize(context, lake, contract, [], windows=windows, work=work)
+        yield from materialize(context, lake, contract, [], windows=windows, work=work, is_gate=False)
 
     return _raw_asset(contract, body)
 
@@ -102,7 +102,7 @@ def _pull_history(
                 )
         return {day: {"rows": len(landed)} for day in window.days}
 
-    yield from materialize(context, lake, RawCoincapHistory, [], windows=contiguous, work=work)
+    yield from materialize(context, lake, RawCoincapHistory, [], windows=contiguous, work=work, is_gate=False)
 
 
 coincap_history = _raw_asset(RawCoincapHistory, _pull_history)

@@ -1,0 +1,226 @@
+"""``crypto-assets``: every command's signature and help, and how errors become one line and an exit code.
+
+Belongs here: what people type. What a command does is in ``commands/``, imported when it is called, so that ``--help``
+answers at once.
+
+Exit codes: 0 done; 1 the data or a check failed; 2 the request makes no sense; 3 try again later; 4 it needs you.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from crypto_assets import __version__
+from crypto_assets.commands import output
+from crypto_assets.errors import CryptoAssetsError, UsageError
+
+app = App(
+    name="crypto-assets",
+    help="A crypto market lakehouse: pull, check, refine and query market data.",
+    help_epilogue="Exit codes: 0 done, 1 data or a check failed, 2 usage, 3 try again later, 4 it needs you.",
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+quarantine = App(name="quarantine", help="Records that did not fit their contract.")
+app.command(quarantine)
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object a line.")]
+Csv = Annotated[bool, Parameter(name="--csv", negative=(), help="CSV with a header.")]
+Select = Annotated[
+    list[str] | None,
+    Parameter(name="--select", consume_multiple=True, negative=(), help="Assets or zones, e.g. raw/coincap_assets."),
+]
+
+
+@app.command
+def demo(
+    *,
+    replay: Annotated[Path | None, Parameter(help="Recorded answers instead of the simulated market.")] = None,
+    home: Annotated[Path, Parameter(help="Where the demo's lake, state and Dagster history live.")] = Path("data/demo"),
+    keep: Annotated[bool, Parameter(negative=(), help="Go on with the former demo's lake.")] = False,
+) -> int:
+    """Fill a real lake without key or account, faults included, check it, and answer in SQL."""
+    from crypto_assets.commands import demo as command
+
+    return command.demo(replay, home, is_kept=keep)
+
+
+@app.command
+def up(
+    *,
+    port: Annotated[int, Parameter(help="Port of the Dagster UI, on 127.0.0.1.")] = 3000,
+    lake: Annotated[Literal["dir", "s3"], Parameter(help="A directory, or a local S3 server.")] = "dir",
+) -> int:
+    """Start Dagster's daemon and UI on this machine; without a key, on a simulated market."""
+    from crypto_assets.commands import up as command
+
+    return command.up(port, is_s3=lake == "s3")
+
+
+@app.command
+def run(
+    *,
+    day: Annotated[str, Parameter(help="YYYY-MM-DD, today or yesterday, in UTC.")] = "today",
+    select: Select = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """Carry one day from the providers' answers to refined tables, with its checks."""
+    from crypto_assets.commands import run as command
+
+    return command.run(day, select or [], output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@app.command
+def backfill(
+    *,
+    first: Annotated[str | None, Parameter(name="--from", help="First day; 30 days by default.")] = None,
+    last: Annotated[str, Parameter(name="--to", help="Last day.")] = "yesterday",
+    select: Select = None,
+    yes: Annotated[bool, Parameter(negative=(), help="Spend the calls without asking.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """Compute past days in one run, after saying what it costs; run again, it takes up what is missing."""
+    from crypto_assets.commands import run as command
+
+    form = output.chosen(as_json=as_json, as_csv=as_csv)
+    return command.backfill(first, last, select or [], is_agreed=yes, form=form)
+
+
+@app.command
+def status(*, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Tables and their age, providers and their budget, gaps, failing checks, cadence."""
+    from crypto_assets.commands import status as command
+
+    return command.status(output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@app.command
+def sql(statement: str, /, *, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Answer a SELECT in Athena SQL over every table and view; - reads it from stdin.
+
+    Parameters
+    ----------
+    statement: str
+        The statement, e.g. "select * from refined.latest_assets limit 5".
+    """
+    from crypto_assets.commands import sql as command
+
+    return command.sql(statement, output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@app.command
+def show(
+    table: str,
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="How many rows.")] = 20,
+    columns: Annotated[bool, Parameter(negative=(), help="The columns with types, units and meaning.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """Some rows of a table or view, or its columns.
+
+    Parameters
+    ----------
+    table: str
+        Its name, e.g. trusted.asset_snapshots.
+    """
+    from crypto_assets.commands import sql as command
+
+    return command.show(table, limit, output.chosen(as_json=as_json, as_csv=as_csv), has_columns=columns)
+
+
+@quarantine.command(name="show")
+def quarantine_show(
+    *,
+    table: Annotated[str | None, Parameter(help="Only this trusted table.")] = None,
+    day: Annotated[str | None, Parameter(help="Only this day, YYYY-MM-DD.")] = None,
+    limit: Annotated[int, Parameter(help="How many records, the newest first.")] = 20,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """The refused records, with their reasons."""
+    from crypto_assets.commands import quarantine as command
+
+    return command.show(table, day, limit, output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@quarantine.command(name="replay")
+def quarantine_replay(*, table: Annotated[str | None, Parameter(help="Only this trusted table.")] = None) -> int:
+    """Compute the days that hold refused records again, so that those which fit by now come in."""
+    from crypto_assets.commands import quarantine as command
+
+    return command.replay(table)
+
+
+@app.command
+def doctor(*, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Look whether this machine, the lake and every table are as they should be."""
+    from crypto_assets.commands import doctor as command
+
+    return command.doctor(output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@app.command
+def sandbox(
+    *,
+    port: Annotated[int, Parameter(help="A port on 127.0.0.1; 0 takes a free one.")] = 0,
+    seed: Annotated[int, Parameter(help="Which market.")] = 7,
+    replay: Annotated[Path | None, Parameter(help="Recorded answers instead of a market.")] = None,
+    key: Annotated[str | None, Parameter(help="The key that v3 asks for; none by default.")] = None,
+    credits_: Annotated[int | None, Parameter(name="--credits", help="Credits a month on v3; no limit.")] = None,
+    per_minute: Annotated[int | None, Parameter(help="Calls a minute; no limit.")] = None,
+) -> int:
+    """Serve a market on this machine that speaks CoinCap's v2 and v3, until stopped."""
+    from crypto_assets.commands import up as command
+
+    return command.sandbox(port, seed, replay, key=key, credits_per_month=credits_, calls_per_minute=per_minute)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; whatever goes wrong is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a tick is no reason to fail.
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(sys.argv[1:] if arguments is None else arguments, print_error=False, exit_on_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        output.failure(_usage(error))
+        return UsageError.exit_code
+    except CryptoAssetsError as error:
+        output.failure(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader has seen enough; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        output.note("stopped")
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last border: people get a line, not a trace
+        if os.environ.get("CRYPTO_ASSETS_DEBUG") == "1":
+            raise
+        # Without its text: a foreign message may hold an address or a key.
+        output.note(
+            f"error: {type(error).__name__}, which nobody foresaw — crypto-assets; the lake holds whole commits"
+        )
+        output.note("hint: set CRYPTO_ASSETS_DEBUG=1 to see the trace, and report it")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: CycloptsError) -> UsageError:
+    told = " ".join(str(error).split()) or "the command line makes no sense"
+    return UsageError(told, where="command line", safe="nothing was done", hint="see crypto-assets --help")

@@ -1,0 +1,485 @@
+"""``run`` and ``backfill``: one in-process Dagster run over some days, and what became of it.
+
+Belongs here: choosing days and assets, running them on an instance of Dagster, and reporting. ``demo.py`` and
+``quarantine.py`` run through here too. Does not: schedules and sensors, which are Dagster's own (``up.py``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.commands import output
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from crypto_assets.resources.clock import Clock
+    from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import Settings
+
+HISTORY = ("raw", "coincap_history")
+# What CoinCap's list prices make of a year of daily points; the answer says what it really was.
+_CREDITS_PER_CALL = 16
+_DEFAULT_DAYS = 30
+_NOTHING = "nothing was run"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A step that failed: the asset (or check), what it said, and the exit code of the error's kind."""
+
+    step: str
+    told: str
+    exit_code: int
+
+    @property
+    def error(self) -> CryptoAssetsError:
+        """The typed error again, from the one line in which Dagster carried it."""
+        where, _, rest = self.told.partition(": ")
+        parts = rest.rsplit("; ", 2)
+        what, safe, hint = parts if len(parts) == 3 else (self.told, "the other assets went on", "see the run's log")
+        where = where if len(parts) == 3 else self.step
+        kinds = {kind.exit_code: kind for kind in (DataError, UsageError, TransientError, NeedsYouError)}
+        return kinds.get(self.exit_code, DataError)(what, where=where, safe=safe, hint=hint)
+
+
+@dataclass
+class Report:
+    """What became of a run: rows by asset (of the run's days), verdicts, failures and what was skipped for them."""
+
+    n_rows: dict[str, int] = field(default_factory=dict)
+    n_passed: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, list[str]] = field(default_factory=dict)
+    broken: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the code of the first error's kind, or 1 for a blocking check that failed."""
+        if self.failed:
+            return self.failed[0].exit_code
+        return 1 if self.broken else 0
+
+
+def definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The product's definitions, for these settings."""
+    from crypto_assets.definitions import build_definitions
+
+    return build_definitions(settings, resources)
+
+
+def lake_of(settings: Settings, clock: Clock | None = None) -> Lake:
+    """The lake that the settings name."""
+    from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import storage_options
+
+    return Lake(settings.lake_root, storage_options=storage_options(), clock=clock)
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Where Dagster keeps its runs: ``DAGSTER_HOME``, else beside the state directory."""
+    told = os.environ.get("DAGSTER_HOME")
+    return Path(told) if told else settings.state_dir.resolve().parent / "dagster"
+
+
+def instance_at(home: Path) -> dg.DagsterInstance:
+    """Dagster's instance in this directory, made with the product's ``dagster.yaml`` where there is none."""
+    import dagster as dg
+
+    prepare_home(home)
+    return dg.DagsterInstance.from_config(str(home.resolve()))
+
+
+def prepare_home(home: Path) -> None:
+    """Make the directory and put ``dagster.yaml`` there; a file that somebody changed is left alone."""
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / "dagster.yaml"
+    if not target.exists():
+        target.write_text(shipped("dagster.yaml"), encoding="utf-8")
+
+
+def shipped(name: str) -> str:
+    """A configuration file that comes with the product: in the package when installed, else in the repository."""
+    package = Path(__file__).parents[1]
+    for folder in (package, package.parent):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise NeedsYouError(
+        f"{name} is missing", where="this installation", safe=_NOTHING, hint="install the package again"
+    )
+
+
+def execute(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    days: Sequence[date],
+    assets: Iterable[dg.AssetKey] | None = None,
+    *,
+    has_checks: bool = True,
+    config: Mapping[str, object] | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Report:
+    """Run the refresh job over a range of days in this process; never raises for what fails inside.
+
+    Args:
+        days: first and last day count; what lies between is run too.
+        assets: all where None.
+        has_checks: whether the assets' checks run with them.
+        tell: is told the step under way.
+    """
+    job = defs.resolve_job_def("refresh")
+    if assets is not None or not has_checks:
+        keys = defs.resolve_asset_graph().get_all_asset_keys() if assets is None else assets
+        job = job.get_subset(asset_selection=frozenset(keys), asset_check_selection=None if has_checks else frozenset())
+    run_id = str(uuid.uuid4())
+    instance.add_event_listener(run_id, lambda event: _tell_step(event, tell))
+    span = {
+        "dagster/asset_partition_range_start": str(min(days)),
+        "dagster/asset_partition_range_end": str(max(days)),
+    }
+    is_one = min(days) == max(days)
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    logging.getLogger("crypto_assets").addHandler(logging.NullHandler())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = job.execute_in_process(
+            run_config={**quiet, **({"ops": config} if config else {})},
+            instance=instance,
+            partition_key=str(min(days)) if is_one else None,
+            tags=None if is_one else span,
+            raise_on_error=False,
+            run_id=run_id,
+        )
+    return _reported(result.all_events, is_one=is_one)
+
+
+def history_config(asset_ids: Iterable[str], keys: Collection[dg.AssetKey] | None) -> Mapping[str, object] | None:
+    """The run configuration that names the history's assets, where history is part of the run."""
+    import dagster as dg
+
+    if keys is not None and dg.AssetKey(list(HISTORY)) not in keys:
+        return None
+    return {"__".join(HISTORY): {"config": {"assets": sorted(asset_ids)}}}
+
+
+def selected(defs: dg.Definitions, settings: Settings, names: Sequence[str]) -> list[dg.AssetKey]:
+    """The assets that people mean by ``raw/coincap_assets``, ``raw.coincap_assets`` or ``raw``; all without a name.
+
+    Raises UsageError for an unknown name, NeedsYouError for an asset of a provider that is not registered.
+    """
+    from crypto_assets.tables import BY_NAME
+
+    keys = {".".join(key.path): key for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    if not names:
+        return list(keys.values())
+    found: dict[str, dg.AssetKey] = {}
+    for name in names:
+        dotted = name.replace("/", ".").lower()
+        hits = {full: key for full, key in keys.items() if full == dotted or full.startswith(f"{dotted}.")}
+        if not hits and settings.coincap_absence and dotted in BY_NAME and dotted.startswith("raw."):
+            raise NeedsYouError(
+                f"{name} is not registered: {settings.coincap_absence}",
+                where="--select",
+                safe=_NOTHING,
+                hint="set the key, or run crypto-assets demo, which needs none",
+            )
+        if not hits:
+            raise unknown(name, keys, "--select")
+        found.update(hits)
+    return list(found.values())
+
+
+def unknown(name: str, known: Iterable[str], where: str) -> UsageError:
+    """The error for a table or asset that is not there."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.replace("/", ".").lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    return UsageError(f"there is no table {name!r}", where=where, safe=_NOTHING, hint=hint)
+
+
+def parsed_day(text: str, option: str, clock: Clock) -> date:
+    """A day as YYYY-MM-DD, or ``today`` or ``yesterday``. Raises UsageError for anything else and for the future."""
+    from crypto_assets.partitions import FIRST_DAY
+
+    today = clock.now().date()
+    named = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        day = named.get(text) or date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is not a day", where=option, safe=_NOTHING, hint="write it as 2026-11-10, in UTC"
+        ) from None
+    if not date.fromisoformat(FIRST_DAY) <= day <= today:
+        raise UsageError(
+            f"{day} lies outside {FIRST_DAY} to {today}", where=option, safe=_NOTHING, hint="choose a day within"
+        )
+    return day
+
+
+def run(day: str, select: Sequence[str], form: output.Format) -> int:
+    """One run of the day's chain against the configured lake."""
+    from crypto_assets.resources.clock import SystemClock
+    from crypto_assets.resources.settings import Settings
+
+    settings = Settings()
+    clock = SystemClock()
+    on = parsed_day(day, "--day", clock)
+    defs = definitions(settings)
+    keys = selected(defs, settings, select)
+    lake_of(settings).probe()
+    if settings.coincap_absence:
+        output.note(f"note: raw assets are left out: {settings.coincap_absence}")
+    with instance_at(dagster_home(settings)) as instance:
+        report = _shown_run(defs, instance, [on], keys, settings=settings, form=form)
+    _say(report, form)
+    return report.exit_code
+
+
+def backfill(first: str | None, last: str, select: Sequence[str], *, is_agreed: bool, form: output.Format) -> int:
+    """One ranged run over past days, after saying what it will do and cost."""
+    import dagster as dg
+
+    from crypto_assets.resources.clock import SystemClock
+    from crypto_assets.resources.settings import Settings
+
+    settings = Settings()
+    clock = SystemClock()
+    until = parsed_day(last, "--to", clock)
+    since = parsed_day(first, "--from", clock) if first else until - timedelta(days=_DEFAULT_DAYS - 1)
+    if since > until:
+        raise UsageError(f"{since} is after {until}", where="--from", safe=_NOTHING, hint="swap --from and --to")
+    days = [since + timedelta(days=i) for i in range((until - since).days + 1)]
+    defs = definitions(settings)
+    keys = selected(defs, settings, select)
+    if not select:
+        # A past day of a live endpoint cannot be pulled; asking would only fail each day.
+        keys = [key for key in keys if key.path[0] != "raw" or tuple(key.path) == HISTORY]
+    lake = lake_of(settings)
+    lake.probe()
+    has_history = dg.AssetKey(list(HISTORY)) in keys
+    n_calls = _history_calls(lake, settings, days, clock) if has_history else 0
+    _announce(settings, days, keys, n_calls, clock)
+    if n_calls and not is_agreed and not _agrees():
+        return 0
+    before = _versions(lake)
+    with instance_at(dagster_home(settings)) as instance:
+        report = _shown_run(defs, instance, days, keys, settings=settings, form=form)
+    _say(report, form)
+    after = _versions(lake)
+    changed = sorted(name for name, state in after.items() if state != before.get(name))
+    output.note(f"{len(changed)} tables changed{': ' + ', '.join(changed) if changed else '; all days were there'}")
+    bad = failed_days(lake, days, [".".join(key.path) for key in keys])
+    for on, told in bad:
+        output.note(f"failed: {on} {told}")
+    if bad:
+        named = ", ".join(sorted({str(on) for on, _ in bad}))
+        output.failure(
+            DataError(
+                f"{len({on for on, _ in bad})} of {len(days)} days failed: {named}",
+                where="backfill",
+                safe="the other days are complete",
+                hint="run the same command again: it takes up what is missing",
+            )
+        )
+    return report.exit_code or (1 if bad else 0)
+
+
+def failed_days(lake: Lake, days: Sequence[date], tables: Collection[str]) -> list[tuple[date, str]]:
+    """The days that could not be computed, or failed a blocking check: the day, and what was met."""
+    import polars as pl
+
+    from crypto_assets.tables.quality import CheckResults
+    from crypto_assets.tables.window import Window
+
+    verdicts = (
+        lake.scan(CheckResults, Window.of_days(min(days), max(days)))
+        .filter(pl.col("is_blocking") & ~pl.col("passed"), pl.col("table_name").is_in(list(tables)))
+        .sort("date", "table_name", "check_name")
+        .select("date", "table_name", "check_name", "observed")
+        .collect()
+    )
+    return [(on, f"{table} {check}: {observed}") for on, table, check, observed in verdicts.rows()]
+
+
+def _shown_run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    days: Sequence[date],
+    keys: Collection[dg.AssetKey],
+    *,
+    settings: Settings,
+    form: output.Format,
+) -> Report:
+    # In a pipe stdout carries rows; signs of life go beside them.
+    steps = output.Steps(sys.stdout if form is output.Format.TABLE else sys.stderr)
+    with steps.step("run") as step:
+        report = execute(
+            defs,
+            instance,
+            days,
+            keys,
+            config=history_config(settings.history_assets, keys),
+            tell=lambda name: setattr(step, "now", name),
+        )
+        step.detail = f"{len(report.n_rows)} of {len(keys)} assets, {min(days)} to {max(days)}"
+        step.is_failed = report.exit_code != 0
+    return report
+
+
+def _say(report: Report, form: output.Format) -> None:
+    names = sorted({*report.n_rows, *report.skipped, *(failed.step for failed in report.failed)})
+    failed = {each.step for each in report.failed}
+    output.rows(
+        [
+            {
+                "asset": name,
+                "state": "failed" if name in failed else "skipped" if name in report.skipped else "done",
+                "rows": report.n_rows.get(name),
+                "checks_passed": report.n_passed.get(name, 0),
+                "warnings": ", ".join(report.warned.get(name, [])),
+                "errors": ", ".join(report.broken.get(name, [])),
+            }
+            for name in names
+        ],
+        form,
+        columns=["asset", "state", "rows", "checks_passed", "warnings", "errors"],
+    )
+    for each in report.failed:
+        output.failure(each.error)
+
+
+def _announce(
+    settings: Settings, days: Sequence[date], keys: Collection[dg.AssetKey], n_calls: int, clock: Clock
+) -> None:
+    output.note(f"backfill of {len(days)} days, {min(days)} to {max(days)}: {len(keys)} assets in one run")
+    if not n_calls:
+        output.note("no calls: what can be pulled is there already, or no provider is asked")
+        return
+    credits_ = n_calls * _CREDITS_PER_CALL
+    budget = budget_of(settings, clock)
+    left = "; ".join(f"{amount} of {limit}" for limit, amount in budget.remaining().items())
+    output.note(f"history of {', '.join(settings.history_assets)}: {n_calls} calls, about {credits_} credits")
+    output.note(f"the budget has left: {left}")
+    if not budget.affords(n_calls, credits_):
+        raise NeedsYouError(
+            f"{n_calls} calls and {credits_} credits are more than the budget has left",
+            where=f"{budget.provider} budget",
+            safe="no call was made",
+            hint="ask for fewer days or assets, or raise CRYPTO_ASSETS_COINCAP_CREDITS_PER_MONTH if your plan allows",
+        )
+
+
+def budget_of(settings: Settings, clock: Clock) -> Any:
+    """CoinCap's budget on this machine (a ``Budget``)."""
+    from crypto_assets.providers.coincap import Plan, source
+    from crypto_assets.resources.budget import Budget
+
+    plan = Plan(settings.coincap_calls_per_minute, settings.coincap_credits_per_month)
+    told = source(settings.coincap_base_url, key=None, plan=plan)
+    return Budget(budget_path(settings), told.name, told.limits, clock)
+
+
+def budget_path(settings: Settings) -> Path:
+    """The file of CoinCap's budget and breaker; a sandbox has its own."""
+    return settings.state_dir / ("sandbox.sqlite" if settings.is_coincap_local else "providers.sqlite")
+
+
+def _history_calls(lake: Lake, settings: Settings, days: Sequence[date], clock: Clock) -> int:
+    from crypto_assets.assets.raw.coincap import held_days
+    from crypto_assets.providers.coincap import HISTORY_SPAN
+    from crypto_assets.tables.window import Window, contiguous
+
+    window = Window.of_days(min(days), max(days))
+    n_calls = 0
+    for asset_id in settings.history_assets:
+        held = held_days(lake, asset_id, window)
+        missing = [on for on in days if on not in held and Window.of_day(on).end <= clock.now()]
+        n_calls += sum(math.ceil((gap.end - gap.start) / HISTORY_SPAN) for gap in contiguous(missing))
+    return n_calls
+
+
+def _agrees() -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "it spends calls, and there is nobody to ask",
+            where="backfill",
+            safe="no call was made",
+            hint="say --yes to go on",
+        )
+    sys.stderr.write("go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _versions(lake: Lake) -> dict[str, int]:
+    from crypto_assets.tables import ALL_TABLES
+
+    states = (lake.state(contract) for contract in ALL_TABLES)
+    return {state.table: state.version for state in states if state is not None}
+
+
+def _tell_step(entry: Any, tell: Callable[[str], object]) -> None:
+    event = entry.dagster_event
+    if event is not None and event.event_type_value == "STEP_START":
+        tell(_name_of(event.step_key))
+
+
+def _name_of(step: str | None) -> str:
+    """``trusted__asset_snapshots`` and ``check_trusted_asset_snapshots`` as people write them."""
+    text = step or "run"
+    if text.startswith("check_"):
+        zone, _, name = text.removeprefix("check_").partition("_")
+        return f"checks of {zone}.{name}"
+    return text.replace("__", ".")
+
+
+def _reported(events: Sequence[Any], *, is_one: bool) -> Report:
+    report = Report()
+    for event in events:
+        kind, data = event.event_type_value, event.event_specific_data
+        if kind == "ASSET_MATERIALIZATION":
+            name = ".".join(event.asset_key.path)
+            found = data.materialization.metadata
+            counted = found.get("dagster/partition_row_count")
+            report.n_rows[name] = report.n_rows.get(name, 0) + (int(counted.value) if counted else 0)
+        elif kind == "ASSET_CHECK_EVALUATION" and (is_one or data.partition is not None):
+            name = ".".join(data.asset_key.path)
+            if data.passed:
+                report.n_passed[name] = report.n_passed.get(name, 0) + 1
+            else:
+                group = report.broken if data.severity.value == "ERROR" else report.warned
+                group.setdefault(name, []).append(f"{data.check_name} {data.partition or ''}".strip())
+        elif kind == "STEP_FAILURE":
+            report.failed.append(_failed(event.step_key, data))
+        elif kind == "STEP_SKIPPED" and not event.step_key.startswith("check_"):
+            report.skipped.append(_name_of(event.step_key))
+    return report
+
+
+def _failed(step: str, data: Any) -> Failed:
+    name = _name_of(step)
+    if data.user_failure_data is not None:
+        code = data.user_failure_data.metadata.get("exit_code")
+        return Failed(name, str(data.user_failure_data.description), int(code.value) if code else 1)
+    error = data.error
+    while error.cause is not None:
+        error = error.cause
+    kinds = {kind.__name__: kind.exit_code for kind in (DataError, UsageError, TransientError, NeedsYouError)}
+    kinds["BudgetExhausted"] = NeedsYouError.exit_code
+    told = error.message.strip()
+    if error.cls_name in kinds:
+        return Failed(name, told.partition(": ")[2], kinds[error.cls_name])
+    return Failed(name, f"{error.cls_name}: {told.splitlines()[0] if told else 'no message'}", 1)

@@ -1,0 +1,107 @@
+"""What all tests share: hypothesis profiles, lakes on a directory and on S3, recorded answers, rows of a contract."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import settings
+
+from crypto_assets.resources.clock import FixedClock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import Contract
+from crypto_assets.tables.contract import MONEY, UTC_TIME, fields, polars_schema
+
+# A machine under load is no counterexample: no deadlines anywhere, and CI tries the same examples on every run.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+RECORDED = Path(os.environ.get("RECORDED_DATA") or Path(__file__).parents[1] / ".." / "shared" / "recorded")
+NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+RowsOf = Callable[..., pl.DataFrame]
+
+_DEFAULTS: Mapping[Any, Any] = {
+    pl.String(): "x",
+    pl.Binary(): b"{}",
+    pl.Boolean(): True,
+    pl.Int32(): 1,
+    pl.Int64(): 1,
+    pl.Float64(): 1.0,
+    MONEY: Decimal(1),
+    UTC_TIME: NOON,
+}
+
+
+def _rows_of(contract: type[Contract], *rows: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows of a contract from what matters of them: the rest is null or a plain value, ``date`` follows the clock."""
+    plain = {f.name: None if f.nullable else _DEFAULTS.get(f.dtype) for f in fields(contract)}
+    clock = contract.table.clock or "observed_at"
+    full = [{**plain, **row} for row in rows]
+    for row in full:
+        if row.get("date", 0) is None:
+            row["date"] = row.get(clock, NOON).date()
+    return pl.DataFrame(full, schema=polars_schema(contract))
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> RowsOf:
+    return _rows_of
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Path:
+    """The folder of recorded CoinCap answers."""
+    folder = RECORDED / "coincap"
+    if not folder.is_dir():
+        pytest.skip("no recorded answers here: set RECORDED_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """An empty lake in a directory; its retries wait for nothing."""
+    return Lake(str(tmp_path / "lake"), run_id="run-1", clock=FixedClock(NOON))
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[dict[str, str]]:
+    """Storage options of a real S3 server on loopback, which has one bucket, ``lake``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    store = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    store.create_bucket(Bucket="lake")
+    yield {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def s3_lake(s3_options: dict[str, str], request: pytest.FixtureRequest) -> Lake:
+    """An empty lake in a bucket; tests that use it are marked ``s3``."""
+    prefix = "".join(c if c.isalnum() else "-" for c in request.node.name)
+    return Lake(f"s3://lake/{prefix}", storage_options=s3_options, run_id="run-1", clock=FixedClock(NOON))
