@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         output.note("stopped")
         return 130
-    except Exception as error:  # noqa: BLE001 - the last border: people get a line, not a trace
+    except Exception as error:  # the last border: people get a line, not a trace
         if os.environ.get("CRYPTO_ASSETS_DEBUG") == "1":
             raise
         # Without its text: a foreign message may hold an address or a key.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -73,31 +76,43 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture(scope="session")
 def s3_options() -> Iterator[dict[str, str]]:
-    """Storage options of a real S3 server on loopback, which has one bucket, ``lake``."""
-    import boto3
-    from moto.server import ThreadedMotoServer
+    """Storage options of a real S3 server on loopback, which has one bucket, ``lake``.
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    store = boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    store.create_bucket(Bucket="lake")
-    yield {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    server.stop()
+    The server is a process of its own: deltalake keeps the interpreter's lock in some calls, and would wait for ever
+    for a server in a thread of the same interpreter.
+    """
+    import boto3
+    from botocore.exceptions import EndpointConnectionError
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        store = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        for _ in range(300):
+            try:
+                store.create_bucket(Bucket="lake")
+                break
+            except EndpointConnectionError:
+                assert server.poll() is None, "the S3 server did not start"
+                time.sleep(0.1)
+        store.close()
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        server.terminate()
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
-from deltalake._internal import DeltaFileSystemHandler
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from crypto_assets import __version__

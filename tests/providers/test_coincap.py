@@ -40,7 +40,14 @@ def body(data: Any, stamp: int | None = MS) -> bytes:
 
 def answer(sent: bytes, outcome: Outcome = Outcome.OK, status: int | None = 200, request: str = "GET /x") -> Answer:
     return Answer(
-        endpoint="x", request=request, status=status, outcome=outcome, body=sent, received_at=ARRIVED, detail="", attempts=1
+        endpoint="x",
+        request=request,
+        status=status,
+        outcome=outcome,
+        body=sent,
+        received_at=ARRIVED,
+        detail="",
+        attempts=1,
     )
 
 
@@ -259,7 +266,23 @@ def test_an_unknown_asset_ends_its_own_pull_only() -> None:
 
 @pytest.mark.parametrize(
     "asset_id",
-    ["../assets", "a/b", "a%2fb", "a\\b", "bitcoin?x=1", "bitcoin#", "", " ", "bitcoin\n", "-x", ".", "Bitcoin", "bïtcoin", "比特币", "a" * 100],
+    [
+        "../assets",
+        "a/b",
+        "a%2fb",
+        "a\\b",
+        "bitcoin?x=1",
+        "bitcoin#",
+        "",
+        " ",
+        "bitcoin\n",
+        "-x",
+        ".",
+        "Bitcoin",
+        "bïtcoin",
+        "比特币",
+        "a" * 100,
+    ],
     ids=repr,
 )
 def test_an_id_that_could_change_a_path_is_refused_before_any_call(asset_id: str) -> None:
@@ -509,7 +532,9 @@ def test_one_object_is_one_record() -> None:
     assert rates(body(EURO)).rows["currency_symbol"].to_list() == ["€"]
 
 
-@pytest.mark.parametrize("name", ['A "quoted" \\ name', "tab\tand\nline", "\U0001f415 süß ﷼", '"', "null", "a/b", "\u2028", ""])
+@pytest.mark.parametrize(
+    "name", ['A "quoted" \\ name', "tab\tand\nline", "\U0001f415 süß ﷼", '"', "null", "a/b", "\u2028", ""]
+)
 @pytest.mark.parametrize("ensure_ascii", [True, False], ids=["escaped", "plain"])
 def test_a_name_of_any_letters_is_stored_as_it_was_meant(name: str, ensure_ascii: bool) -> None:
     sent = json.dumps({"data": [{**EURO, "symbol": name}]}, ensure_ascii=ensure_ascii).encode()

@@ -141,8 +141,8 @@ def test_every_table_is_stored_as_its_contract_says(lake: Lake, contract: type[C
 
 
 def test_days_and_state_say_what_a_table_holds(any_lake: Lake, rates: RowsOf) -> None:
-    any_lake.replace(FxRates, pl.concat([rates(at(5), ("euro", "1")), rates(at(5, 2), ("euro", "2"))]),
-                     Window.of_days(DAY, NEXT))  # fmt: skip
+    frame = pl.concat([rates(at(5), ("euro", "1")), rates(at(5, 2), ("euro", "2"))])
+    any_lake.replace(FxRates, frame, Window.of_days(DAY, NEXT))
     state = any_lake.state(FxRates)
 
     assert any_lake.days(FxRates) == [DAY, NEXT]
@@ -234,14 +234,16 @@ def test_a_row_without_a_day_or_a_time_lies_outside_every_window(lake: Lake, rat
     good = rates(at(5), ("euro", "1"))
 
     for column in ("date", "observed_at"):
+        bad = good.with_columns(pl.lit(None).cast(good.schema[column]).alias(column))
         with pytest.raises(DataError, match="1 of 2 rows lie outside"):
-            lake.replace(FxRates, pl.concat([good, good.with_columns(pl.lit(None).cast(good.schema[column]).alias(column))]), WHOLE_DAY)  # fmt: skip  # noqa: E501
+            lake.replace(FxRates, pl.concat([good, bad]), WHOLE_DAY)
     assert lake.state(FxRates) is None
 
 
 def test_a_table_without_a_clock_is_replaced_by_whole_days(lake: Lake, rows_of: RowsOf) -> None:
     def prices(*usd: int, day: int = 1) -> pl.DataFrame:
-        return rows_of(AssetHistory, *({"observed_at": at(0, day), "asset_id": f"a{i}", "price_usd": Decimal(i)} for i in usd))  # fmt: skip  # noqa: E501
+        points = [{"observed_at": at(0, day), "asset_id": f"a{i}", "price_usd": Decimal(i)} for i in usd]
+        return rows_of(AssetHistory, *points)
 
     lake.replace(AssetHistory, pl.concat([prices(1, 2), prices(1, day=2)]), Window.of_days(DAY, NEXT))
     lake.replace(AssetHistory, prices(3), WHOLE_DAY)
@@ -424,7 +426,7 @@ import polars as pl
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.raw import RawCoincapRates
 
-root, app, frame = sys.argv[1], sys.argv[2], pl.read_ipc(sys.argv[3], memory_map=False)
+root, app, frame = sys.argv[1], sys.argv[2], pl.read_ipc(sys.argv[3])
 lake = Lake(root)
 for version in range(10):
     row = frame.with_columns(pull_id=pl.lit(f"{app}-{version}"))
@@ -503,11 +505,8 @@ def test_doubled_or_null_keys_are_refused(lake: Lake, exchanges: RowsOf, keys: t
 
 # ---- every reader finds every value ----
 
-WIDE = "12345678901234567890.123456789012345678"
-DECIMALS = [
-    Decimal(("-" if n % 2 else "") + WIDE.replace(".", "")[:n]).scaleb(-(n // 2 if n // 2 <= 18 and n - n // 2 <= 20 else 18))
-    for n in range(16, 39)
-]
+# Of 16 to 38 significant digits, up to 20 of them before the point and 18 behind it.
+DECIMALS = [Decimal("12345678912345678912345678912345678912"[:n]).scaleb(-min(n // 2, 18)) for n in range(16, 39)]
 
 
 def test_every_decimal_is_found_again_by_equality_in_every_reader(lake: Lake, rates: RowsOf) -> None:
@@ -523,15 +522,14 @@ def test_every_decimal_is_found_again_by_equality_in_every_reader(lake: Lake, ra
         for value in DECIMALS:
             text = f"{value:.18f}"
             by_polars = lake.scan(FxRates).filter(pl.col("rate_usd") == value).collect()
-            by_delta = pl.DataFrame(
-                data_fusion.execute(f"SELECT rate_usd FROM fx WHERE rate_usd = CAST('{text}' AS DECIMAL(38, 18))").read_all()
-            )
+            found = data_fusion.execute(f"SELECT rate_usd FROM fx WHERE rate_usd = CAST('{text}' AS DECIMAL(38, 18))")
+            by_delta = pl.DataFrame(found.read_all())
             by_duck = duck_db.query(f"SELECT rate_usd FROM trusted.fx_rates WHERE rate_usd = DECIMAL '{text}'")
 
-            assert [frame["rate_usd"].to_list() for frame in (by_polars, by_delta, by_duck)] == [[value]] * 3
+            assert [f["rate_usd"].to_list() for f in (by_polars, by_delta, by_duck)] == [[value]] * 3
 
 
-def test_a_compaction_and_a_merge_keep_decimals_findable(lake: Lake, rates: RowsOf) -> None:
+def test_a_compaction_keeps_decimals_findable(lake: Lake, rates: RowsOf) -> None:
     for h, value in enumerate(DECIMALS[:6]):
         lake.replace(FxRates, rates(at(h), ("euro", str(value))), hour(h))
     assert lake.maintain(FxRates, NEXT)["compacted"] == 6
@@ -559,7 +557,9 @@ def test_the_log_describes_the_table_and_its_columns(lake: Lake, rates: RowsOf) 
     table = delta(lake, FxRates)
 
     assert (table.metadata().name, table.metadata().description) == ("trusted.fx_rates", description(FxRates))
-    assert {f.name: f.metadata["comment"] for f in table.schema().fields} == {f.name: comment(f) for f in fields(FxRates)}
+    assert {f.name: f.metadata["comment"] for f in table.schema().fields} == {
+        f.name: comment(f) for f in fields(FxRates)
+    }
     assert table.metadata().configuration == {
         "delta.dataSkippingStatsColumns": "provider,observed_at,ingested_at,currency_id",
         "delta.checkpointInterval": "20",
@@ -697,7 +697,9 @@ def test_a_broken_log_is_one_line(lake: Lake, rates: RowsOf) -> None:
     for entry in Path(lake.uri(FxRates)).glob("_delta_log/*.json"):
         entry.write_text("{ no json\n")
 
-    with pytest.raises(DataError, match=r"^trusted.fx_rates: the table cannot be read or written: .*; run crypto-assets"):
+    with pytest.raises(
+        DataError, match=r"^trusted.fx_rates: the table cannot be read or written: .*; run crypto-assets"
+    ):
         again(lake).read(FxRates)
 
 

@@ -16,8 +16,23 @@ from polars.testing import assert_frame_equal
 
 from crypto_assets.errors import DataError
 from crypto_assets.tables.conform import POINTERS, Records, Settled, conform, settle
-from crypto_assets.tables.contract import MONEY, UTC_TIME, Write, Zone, clock, count, day, flag, key, money, number, text
-from crypto_assets.tables.contract import Contract, Table, polars_schema
+from crypto_assets.tables.contract import (
+    MONEY,
+    UTC_TIME,
+    Contract,
+    Table,
+    Write,
+    Zone,
+    clock,
+    count,
+    day,
+    flag,
+    key,
+    money,
+    number,
+    polars_schema,
+    text,
+)
 from crypto_assets.tables.quality import Quarantine
 from crypto_assets.tables.trusted import Fact, FxRates
 from crypto_assets.tables.window import Window
@@ -71,13 +86,23 @@ ANSWERED = dt.datetime(2024, 3, 29, 12, tzinfo=dt.UTC)
 ARRIVED = ANSWERED + dt.timedelta(seconds=2)
 NO_TIME = "date|nullability,observed_at|nullability"
 MS = int(ANSWERED.timestamp() * 1000)
-SENT_COLUMNS = ("observed_at", "asset_id", "price_usd", "supply", "change_pct", "rank", "n_trades", "is_live", "updated_at")
+SENT_COLUMNS = (
+    "observed_at",
+    "asset_id",
+    "price_usd",
+    "supply",
+    "change_pct",
+    "rank",
+    "n_trades",
+    "is_live",
+    "updated_at",
+)
 
 
 def sent(*records: Mapping[str, Any]) -> Records:
     """Records as a parser gives them: text columns, and pointers into raw."""
     plain = {
-        **{name: None for name in SENT_COLUMNS},
+        **dict.fromkeys(SENT_COLUMNS),
         "pull_id": "p",
         "page": 0,
         "answered_at": ANSWERED,
@@ -160,7 +185,21 @@ def test_a_statistic_declared_as_rounded_is_rounded_to_18_digits(change: str, ro
 
 @pytest.mark.parametrize(
     "price",
-    ["123456789012345678901234567890", "", " 1", "1 ", "NaN", "inf", "Infinity", "1,234.5", "1_000", "0x10", "1e", "--1", "１"],
+    [
+        "123456789012345678901234567890",
+        "",
+        " 1",
+        "1 ",
+        "NaN",
+        "inf",
+        "Infinity",
+        "1,234.5",
+        "1_000",
+        "0x10",
+        "1e",
+        "--1",
+        "１",
+    ],
 )
 def test_a_text_that_is_no_storable_number_is_refused_and_not_nulled(price: str) -> None:
     assert reasons(price_usd=price) == "cast:price_usd,price_usd|nullability"
@@ -318,7 +357,9 @@ def test_no_records_are_two_empty_frames_of_the_right_shape() -> None:
 def test_a_parser_that_gives_no_column_is_named() -> None:
     records = sent({})
 
-    with pytest.raises(DataError, match=r"trusted.quotes: the parser gives no column rank, is_live; nothing was written"):
+    with pytest.raises(
+        DataError, match=r"trusted.quotes: the parser gives no column rank, is_live; nothing was written"
+    ):
         settle(Quotes, Records(records.frame.drop("rank", "is_live"), records.texts), WINDOW)
 
 
@@ -410,7 +451,10 @@ def test_a_computed_frame_is_brought_into_the_contracts_order_of_columns_and_row
     ("frame", "what"),
     [
         (BARS.with_columns(pl.col("mean_usd").cast(pl.Float32)), "mean_usd is Float32, not Float64"),
-        (BARS.with_columns(pl.col("low_usd").cast(pl.Decimal(38, 10))), r"low_usd is Decimal\(.*scale=10\), not Decimal\(.*scale=18\)"),
+        (
+            BARS.with_columns(pl.col("low_usd").cast(pl.Decimal(38, 10))),
+            r"low_usd is Decimal\(.*scale=10\), not Decimal\(.*scale=18\)",
+        ),
         (BARS.drop("note"), "note is missing, not String"),
     ],
     ids=["float", "scale", "missing"],

@@ -31,7 +31,10 @@ def test_days_include_the_first_and_the_last_one() -> None:
 
 def test_a_window_touches_the_day_of_its_start_but_not_the_day_that_begins_with_its_end() -> None:
     assert Window(at(1, 23, 59), at(2)).days == [dt.date(2024, 2, 1)]
-    assert Window(at(1, 23, 59), at(2) + dt.timedelta(microseconds=1)).days == [dt.date(2024, 2, 1), dt.date(2024, 2, 2)]
+    assert Window(at(1, 23, 59), at(2) + dt.timedelta(microseconds=1)).days == [
+        dt.date(2024, 2, 1),
+        dt.date(2024, 2, 2),
+    ]
 
 
 def test_a_window_says_its_interval_in_utc_minutes() -> None:

@@ -1,0 +1,77 @@
+# The two commands: `make demo` and `make test`. Needs Python 3.11 or newer, make and git; everything else is fetched,
+# pinned by hash, into .tools/ and .venv/ beside this file.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+UV := .tools/bin/uv
+BIN := .venv/bin
+LAKE ?= dir
+PORT ?= 3000
+ARGS ?=
+
+# Without bytecode the imports of dagster and great_expectations take two to three times as long, each time.
+unexport PYTHONDONTWRITEBYTECODE
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo up test test-fast lint bench docs lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: .venv/.core ## Fill a lake from a simulated market, check it, and answer a question in SQL
+	@$(BIN)/crypto-assets demo $(ARGS)
+
+up: .venv/.core $(if $(filter s3,$(LAKE)),.venv/.dev) ## Dagster's UI and daemon on 127.0.0.1:PORT; LAKE=s3 keeps the lake on a local S3 server
+	@$(BIN)/crypto-assets up --port $(PORT) --lake $(LAKE) $(ARGS)
+
+test: .venv/.dev ## Every test but faults and soak
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-fast: .venv/.dev ## Only the tests that start no processes
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not e2e and not browser" $(ARGS)
+
+lint: .venv/.dev ## Lint, types, import rules, unused dependencies, generated docs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/deptry . --no-ansi
+	@$(BIN)/python -m crypto_assets.tables.dictionary --check
+
+bench: .venv/.dev ## Benchmarks, each against the obvious way of doing the same
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/.dev ## Write the data dictionary anew
+	@$(BIN)/python -m crypto_assets.tables.dictionary
+
+lock: $(UV) ## Resolve the dependencies anew
+	@$(UV) pip compile -q pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock $(ARGS)
+	@$(UV) pip compile -q pyproject.toml --all-extras -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.lock $(ARGS)
+
+clean: ## Remove the environment and the demo's data
+	@rm -rf .venv .tools .mypy_cache .ruff_cache .hypothesis data/demo
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV):
+	@echo "setting up: uv, the installer (once)"
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/bin/python: | $(UV)
+	@$(UV) venv --quiet --python $(PYTHON) .venv
+
+.venv/.core: requirements.lock pyproject.toml | .venv/bin/python
+	@if [ -f .venv/.dev ] && [ .venv/.dev -nt requirements.lock ] && [ .venv/.dev -nt pyproject.toml ]; then touch $@; else \
+	  echo "setting up: packages, pinned by hash (once)"; \
+	  $(UV) pip install --quiet --require-hashes --compile-bytecode -r requirements.lock; \
+	  $(UV) pip install --quiet --no-deps --no-build-isolation -e .; touch $@; fi
+
+.venv/.dev: requirements-dev.lock requirements.lock pyproject.toml | .venv/bin/python
+	@echo "setting up: packages for development, pinned by hash (once)"
+	@$(UV) pip install --quiet --require-hashes --compile-bytecode -r requirements-dev.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@

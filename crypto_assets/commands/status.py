@@ -1,0 +1,167 @@
+"""``status``: what there is, how old it is, who provides it, and what is wrong.
+
+Belongs here: reading the tables' state and the providers' budgets. It writes nothing and asks no provider;
+``doctor.py`` looks deeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.commands import output
+from crypto_assets.commands import run as runs
+
+if TYPE_CHECKING:
+    from crypto_assets.resources.clock import Clock
+    from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import Settings
+    from crypto_assets.tables.contract import Contract
+
+# By which a table's newest row is told, the first that it has.
+_CLOCKS = ("observed_at", "opened_at", "last_observed_at", "available_at", "valid_from", "detected_at", "date")
+_SECTIONS = {
+    "table": "Tables",
+    "provider": "Providers",
+    "gap": "Gaps",
+    "check": "Failing checks of the newest day",
+    "schedule": "Schedules",
+}
+
+
+def status(form: output.Format) -> int:
+    """Everything on one page; in a pipe one record a line, its ``kind`` first. CSV has the tables only."""
+    from crypto_assets.resources.clock import SystemClock
+    from crypto_assets.resources.settings import Settings
+
+    settings, clock = Settings(), SystemClock()
+    lake = runs.lake_of(settings)
+    sections = {
+        "table": list(_tables(lake, clock)),
+        "provider": list(_providers(settings, clock)),
+        "gap": list(_gaps(lake)),
+        "check": list(_failing(lake)),
+        "schedule": list(_schedules(settings, clock)),
+    }
+    if form is output.Format.CSV:
+        output.rows(sections["table"], form)
+        return 0
+    if form is output.Format.JSON:
+        for kind, records in sections.items():
+            output.rows(({"kind": kind, **record} for record in records), form)
+        return 0
+    output.line(f"lake {settings.lake_root}")
+    for kind, records in sections.items():
+        if records:
+            output.table(records, list(records[0]), title=_SECTIONS[kind])
+        elif kind != "gap":
+            output.line(f"{_SECTIONS[kind]}: none")
+    return 0
+
+
+def _tables(lake: Lake, clock: Clock) -> Iterator[dict[str, Any]]:
+    from crypto_assets.tables import ALL_TABLES
+
+    for contract in ALL_TABLES:
+        state = lake.state(contract)
+        newest = None if state is None or not state.n_rows else _newest(lake, contract)
+        yield {
+            "table": contract.table.full_name,
+            "rows": 0 if state is None else state.n_rows,
+            "newest": newest,
+            "age": None if newest is None else _age(newest, clock),
+            "version": None if state is None else state.version,
+            "bytes": 0 if state is None else state.n_bytes,
+        }
+
+
+def _newest(lake: Lake, contract: type[Contract]) -> datetime | date | None:
+    import polars as pl
+
+    column = next((name for name in _CLOCKS if name in contract.column_names()), None)
+    if column is None:
+        return None
+    newest: datetime | date | None = lake.scan(contract).select(pl.col(column).max()).collect().item()
+    return newest
+
+
+def _age(moment: datetime | date, clock: Clock) -> str:
+    at = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    seconds = int((clock.now() - at).total_seconds())
+    if seconds < 0:
+        return "ahead of this machine's clock"
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _providers(settings: Settings, clock: Clock) -> Iterator[dict[str, Any]]:
+    from urllib.parse import urlsplit
+
+    from crypto_assets.resources.http import breaker_open_until
+
+    absence = settings.coincap_absence
+    path = runs.budget_path(settings)
+    left, until = "", None
+    if path.exists():
+        budget = runs.budget_of(settings, clock)
+        left = "; ".join(f"{amount:,} of {limit}" for limit, amount in budget.remaining().items())
+        until = breaker_open_until(path, budget.provider, clock)
+    yield {
+        "provider": "coincap",
+        "state": "registered" if absence is None else f"not registered: {absence}",
+        "address": urlsplit(settings.coincap_base_url).hostname,
+        "budget_left": left or "untouched",
+        "breaker": "closed" if until is None else f"open until {output.moment(until)}",
+    }
+
+
+def _gaps(lake: Lake) -> Iterator[dict[str, Any]]:
+    import polars as pl
+
+    from crypto_assets.tables.quality import GapLedger
+
+    held = lake.scan(GapLedger).filter(pl.col("state") != "repaired").sort("date", "table_name").collect()
+    for row in held.iter_rows(named=True):
+        yield {name: row[name] for name in ("table_name", "date", "state", "cause", "detail")}
+
+
+def _failing(lake: Lake) -> Iterator[dict[str, Any]]:
+    import polars as pl
+
+    from crypto_assets.tables.quality import CheckResults
+
+    verdicts = lake.scan(CheckResults)
+    failing = (
+        verdicts.filter(pl.col("date") == pl.col("date").max(), ~pl.col("passed"))
+        .sort("is_blocking", "table_name", "check_name", descending=[True, False, False])
+        .collect()
+    )
+    for row in failing.iter_rows(named=True):
+        yield {
+            "table_name": row["table_name"],
+            "check": row["check_name"],
+            "date": row["date"],
+            "severity": row["severity"],
+            "observed": row["observed"],
+        }
+
+
+def _schedules(settings: Settings, clock: Clock) -> Iterator[dict[str, Any]]:
+    for name, cron, moment in upcoming(settings, clock):
+        yield {"schedule": name, "cron": cron, "next": moment}
+
+
+def upcoming(settings: Settings, clock: Clock) -> Iterator[tuple[str, str, datetime]]:
+    """Every schedule that runs with these settings: name, cron line, next tick in UTC."""
+    from dagster._utils.schedules import schedule_execution_time_iterator
+
+    from crypto_assets.automation import schedules
+
+    live = schedules.live(settings) if settings.coincap_absence is None else []
+    for schedule in (*live, schedules.maintenance):
+        cron = str(schedule.cron_schedule)
+        ticks = schedule_execution_time_iterator(clock.now().timestamp(), cron, "UTC")
+        yield schedule.name, cron, next(ticks).astimezone(UTC)
