@@ -18,5 +18,5 @@ def mean(decimals: pl.Expr) -> pl.Expr:
 
 
 def total(doubles: pl.Expr) -> pl.Expr:
-    """The sum of doubles, each taken to 18 fractional digits."""
-    return doubles.cast(MONEY).sum().cast(pl.Float64)
+    """The sum of doubles, each taken to 18 fractional digits; a NaN (a share of nothing) adds nothing."""
+    return doubles.fill_nan(None).cast(MONEY).sum().cast(pl.Float64)

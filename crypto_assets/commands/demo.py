@@ -98,7 +98,7 @@ def _simulated(home: Path, *, is_kept: bool) -> int:
         span = [DAYS[0], DAYS[-1]]
         stage.clock.set(datetime(2026, 11, 13, 0, 30, tzinfo=UTC))
         stage.sandbox.set_now(stage.clock.now())
-        n_assets = len(stage.defs.resolve_asset_graph().get_all_asset_keys())
+        n_assets = len(stage.defs.resolve_asset_graph().materializable_asset_keys)
         with steps.step("refresh") as step:
             report = runs.execute(stage.defs, stage.instance, span, tell=_teller(step))
             n_tables = sum(zone != "raw" for zone in (name.split(".")[0] for name in report.n_rows))
@@ -362,7 +362,6 @@ def _closing(lake: Lake, first: date, last: date, steps: output.Steps) -> bool:
         }
         for count in found
     ]
-    output.line()
     output.table(rows, ["table", "raw", "=", "trusted", "quarantined", "duplicates"])
     return not wrong and not len(stopped)
 

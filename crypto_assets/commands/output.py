@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -156,6 +156,8 @@ def _cell(value: Any) -> Any:
     told = plain(value)
     if told is None:
         return ""
+    if isinstance(told, bool):
+        return str(told).lower()
     if isinstance(told, list | dict):
         told = json.dumps(told, ensure_ascii=False)
     # A spreadsheet would run it; numbers that we made are no formulas.
@@ -221,8 +223,10 @@ class Steps:
             with console_.status(_going_on(step, 0.0)) as status:
                 self._spin(status, step, began, over)
             return
-        while not over.wait(_SILENCE_S):
-            self._write(f"   … {_going_on(step, time.monotonic() - began)}")
+        # Where nobody reads any more, the step itself will notice when it ends.
+        with suppress(BrokenPipeError):
+            while not over.wait(_SILENCE_S):
+                self._write(f"   … {_going_on(step, time.monotonic() - began)}")
 
     def _spin(self, status: Status, step: Step, began: float, over: threading.Event) -> None:
         while not over.wait(0.1):

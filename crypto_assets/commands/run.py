@@ -48,7 +48,7 @@ class Failed:
     def error(self) -> CryptoAssetsError:
         """The typed error again, from the one line in which Dagster carried it."""
         where, _, rest = self.told.partition(": ")
-        parts = rest.rsplit("; ", 2)
+        parts = rest.split("; ", 2)
         what, safe, hint = parts if len(parts) == 3 else (self.told, "the other assets went on", "see the run's log")
         where = where if len(parts) == 3 else self.step
         kinds = {kind.exit_code: kind for kind in (DataError, UsageError, TransientError, NeedsYouError)}
@@ -142,7 +142,7 @@ def execute(
     """
     job = defs.resolve_job_def("refresh")
     if assets is not None or not has_checks:
-        keys = defs.resolve_asset_graph().get_all_asset_keys() if assets is None else assets
+        keys = defs.resolve_asset_graph().materializable_asset_keys if assets is None else assets
         job = job.get_subset(asset_selection=frozenset(keys), asset_check_selection=None if has_checks else frozenset())
     run_id = str(uuid.uuid4())
     instance.add_event_listener(run_id, lambda event: _tell_step(event, tell))
@@ -182,7 +182,8 @@ def selected(defs: dg.Definitions, settings: Settings, names: Sequence[str]) -> 
     """
     from crypto_assets.tables import BY_NAME
 
-    keys = {".".join(key.path): key for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    # What a provider that is absent would write is in the graph too, as a table of nobody's.
+    keys = {".".join(key.path): key for key in defs.resolve_asset_graph().materializable_asset_keys}
     if not names:
         return list(keys.values())
     found: dict[str, dg.AssetKey] = {}
@@ -447,6 +448,9 @@ def _name_of(step: str | None) -> str:
 
 
 def _reported(events: Sequence[Any], *, is_one: bool) -> Report:
+    from crypto_assets.tables import BY_NAME
+    from crypto_assets.tables.contract import Write
+
     report = Report()
     for event in events:
         kind, data = event.event_type_value, event.event_specific_data
@@ -454,7 +458,10 @@ def _reported(events: Sequence[Any], *, is_one: bool) -> Report:
             name = ".".join(event.asset_key.path)
             found = data.materialization.metadata
             counted = found.get("dagster/partition_row_count")
-            report.n_rows[name] = report.n_rows.get(name, 0) + (int(counted.value) if counted else 0)
+            n_rows, held = int(counted.value) if counted else 0, report.n_rows.get(name, 0)
+            # A merged table is whole on every day.
+            is_whole = BY_NAME[name].table.write is Write.MERGE
+            report.n_rows[name] = max(held, n_rows) if is_whole else held + n_rows
         elif kind == "ASSET_CHECK_EVALUATION" and (is_one or data.partition is not None):
             name = ".".join(data.asset_key.path)
             if data.passed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
-from crypto_assets.errors import UsageError
+from crypto_assets.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.resources.lake import Lake
@@ -31,10 +31,17 @@ def engine(lake: Lake) -> QueryEngine:
 def sql(statement: str, form: output.Format) -> int:
     """Answer one statement; ``-`` reads it from stdin."""
     from crypto_assets.resources.settings import Settings
+    from crypto_assets.tables.quality import CheckResults
 
     text = sys.stdin.read() if statement == "-" else statement
-    with engine(runs.lake_of(Settings())) as asked:
-        found = asked.query(text)
+    lake = runs.lake_of(Settings())
+    with engine(lake) as asked:
+        try:
+            found = asked.query(text)
+        except TransientError:
+            # The store's own reason, where it has one: a bucket that is not there needs a person.
+            lake.state(CheckResults)
+            raise
     output.rows(found.iter_rows(named=True), form, columns=found.columns)
     return 0
 

@@ -114,7 +114,8 @@ def _serve(home: Path, port: int, environment: Mapping[str, str], stack: ExitSta
     from crypto_assets.resources.settings import Settings
 
     dagster = home / "dagster"
-    runs.prepare_home(dagster)
+    # Made here: daemon and UI, started together on an empty home, would both make the same SQLite tables.
+    runs.instance_at(dagster).dispose()
     workspace = dagster / "workspace.yaml"
     workspace.write_text(runs.shipped("workspace.yaml"), encoding="utf-8")
     common = ["-w", str(workspace)]

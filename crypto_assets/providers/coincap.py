@@ -24,6 +24,7 @@ from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
 from crypto_assets.tables.conform import Records
 from crypto_assets.tables.contract import SLUG, UTC_TIME
+from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 from crypto_assets.tables.window import Window
 
 NAME = "coincap"
@@ -304,14 +305,14 @@ def _is_good(answer: Answer) -> bool:
 
 
 def _timestamp(answer: Answer) -> datetime | None:
-    if not _is_good(answer):
-        return None
-    stamp = page_of(answer.body)[1]
+    """The answer's own clock, or None where it carries none that can be: ours counts then."""
+    stamp = page_of(answer.body)[1] if _is_good(answer) else None
     try:
-        return None if stamp is None else datetime.fromtimestamp(stamp / 1000, UTC)
+        moment = None if stamp is None else datetime.fromtimestamp(stamp / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        # No moment of any calendar: the answer carries no usable clock, and ours counts.
         return None
+    is_possible = moment is not None and GENESIS <= moment <= answer.received_at + CLOCK_SKEW
+    return moment if is_possible else None
 
 
 def _ms(moment: datetime) -> int:

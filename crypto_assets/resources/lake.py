@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -178,6 +179,8 @@ class Lake:
             TransientError: the store is out of reach.
         """
         try:
+            if "://" not in self.root:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
             files = DeltaFileSystemHandler(self.root, self.storage_options or None)
             stream: Any = files.open_output_stream(_PROBE)
             stream.write(b"probe")

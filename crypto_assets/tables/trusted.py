@@ -44,6 +44,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 GENESIS = datetime(2009, 1, 3, tzinfo=UTC)
 # No unit of any listed asset has ever cost a thousandth of this; a price above it is a provider's slip.
 HIGHEST_PRICE_USD = 10**9
+# More than the world is worth; a sum over every listed asset still fits the type.
+HIGHEST_TOTAL_USD = 10**15
 
 
 def _trusted_table(
@@ -89,7 +91,9 @@ class AssetSnapshots(Fact):
         unit="USD",
         sources="raw.coincap_assets.body",
     )
-    market_cap_usd = money("Supply times price.", nullable=True, sources="raw.coincap_assets.body")
+    market_cap_usd = money(
+        "Supply times price.", nullable=True, high=HIGHEST_TOTAL_USD, sources="raw.coincap_assets.body"
+    )
     supply = money("Units in circulation.", unit="units", nullable=True, sources="raw.coincap_assets.body")
     max_supply = money(
         "Units that can ever exist; null where unlimited or unknown.",
@@ -101,6 +105,7 @@ class AssetSnapshots(Fact):
         "Volume traded in the last 24 hours.",
         kind=Kind.ROLLING_24H,
         nullable=True,
+        high=HIGHEST_TOTAL_USD,
         sources="raw.coincap_assets.body",
     )
     change_pct_24h = money(
@@ -151,6 +156,7 @@ class ExchangeSnapshots(Fact):
         "Volume traded in the last 24 hours.",
         kind=Kind.ROLLING_24H,
         nullable=True,
+        high=HIGHEST_TOTAL_USD,
         sources="raw.coincap_exchanges.body",
     )
     n_trading_pairs = count("Pairs traded.", nullable=True, sources="raw.coincap_exchanges.body")
@@ -186,6 +192,7 @@ class MarketSnapshots(Fact):
         "Volume traded in the last 24 hours.",
         kind=Kind.ROLLING_24H,
         nullable=True,
+        high=HIGHEST_TOTAL_USD,
         sources="raw.coincap_markets.body",
     )
     exchange_share_pct = money(

@@ -188,7 +188,7 @@ def oracle(seen: Sequence[Seen]) -> list[tuple[Any, ...]]:
     told = []
     newest = max(time for _, time, _ in seen).date()
     for asset in sorted({a for a, _, _ in seen}):
-        points = sorted((time, tuple(facts.values())) for a, time, facts in seen if a == asset)
+        points = sorted((time, (facts["name"], facts["explorer_url"])) for a, time, facts in seen if a == asset)
         starts = [p for i, p in enumerate(points) if i == 0 or p[1] != points[i - 1][1]]
         ends: list[Any] = [time for time, _ in starts[1:]] + [None]
         status = "active" if points[-1][0].date() == newest else "delisted"

@@ -35,7 +35,7 @@ def health(frame: pl.DataFrame) -> pl.DataFrame:
     return conform(SourceHealth, operations.source_health(frame.lazy()).collect())
 
 
-def credits(frame: pl.DataFrame) -> pl.DataFrame:
+def ledger(frame: pl.DataFrame) -> pl.DataFrame:
     return conform(CreditLedger, operations.credit_ledger(frame.lazy()).collect())
 
 
@@ -73,7 +73,7 @@ def test_the_last_good_answer_is_the_newest_good_one_or_unknown(answers: Any) ->
 
 def test_credits_add_up_through_a_calendar_month_and_start_again_in_the_next(answers: Any) -> None:
     spent = [(at(1), 10), (at(1), 5), (at(3), 5), (at(29), 9), (at(1, 3), 7)]
-    rows = credits(answers(*({"ingested_at": day, "credits": price} for day, price in spent)))
+    rows = ledger(answers(*({"ingested_at": day, "credits": price} for day, price in spent)))
 
     assert rows.select("date", "n_calls", "credits", "credits_month").rows() == [
         (dt.date(2024, 2, 1), 2, 15, 15),
@@ -84,19 +84,19 @@ def test_credits_add_up_through_a_calendar_month_and_start_again_in_the_next(ans
 
 
 def test_the_forecast_carries_the_month_so_far_to_its_end(answers: Any) -> None:
-    rows = credits(answers({"ingested_at": at(1), "credits": 10}, {"ingested_at": at(10), "credits": 10}))
+    rows = ledger(answers({"ingested_at": at(1), "credits": 10}, {"ingested_at": at(10), "credits": 10}))
 
     assert rows["forecast_month_end"].to_list() == [290.0, 58.0]
 
 
 def test_providers_do_not_pay_for_each_other(answers: Any) -> None:
-    rows = credits(answers({"credits": 3}, {"provider": "other", "credits": 4}))
+    rows = ledger(answers({"credits": 3}, {"provider": "other", "credits": 4}))
 
     assert rows.select("provider", "credits_month").rows() == [("coincap", 3), ("other", 4)]
 
 
 def test_no_answers_are_no_rows(answers: Any) -> None:
-    assert len(health(answers())) == len(credits(answers())) == 0
+    assert len(health(answers())) == len(ledger(answers())) == 0
 
 
 @pytest.mark.parametrize(("day", "first"), [(dt.date(2024, 2, 29), 1), (dt.date(2024, 2, 1), 1)])

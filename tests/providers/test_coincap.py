@@ -561,7 +561,8 @@ def test_a_record_that_is_no_object_or_no_text_is_refused_alone(wrong: bytes) ->
 
 def test_a_bad_record_does_not_stop_the_others() -> None:
     bad = [{"priceUsd": "-1"}, {"priceUsd": "1" * 30}, {"id": "../x"}, {"rank": None}, {"priceUsd": "NaN"}]
-    result = assets(BITCOIN, *({**BITCOIN, "id": f"a{i}", **wrong} for i, wrong in enumerate(bad)))
+    plain = {**BITCOIN, "marketCapUsd": None}
+    result = assets(BITCOIN, *({**plain, "id": f"a{i}", **wrong} for i, wrong in enumerate(bad)))
 
     assert result.rows["asset_id"].to_list() == ["bitcoin"]
     assert dict(result.rejected.select("position", "reasons").rows()) == {
@@ -571,6 +572,15 @@ def test_a_bad_record_does_not_stop_the_others() -> None:
         4: "rank|nullability",
         5: "cast:price_usd,price_usd|nullability",
     }
+
+
+@pytest.mark.parametrize(("price", "is_stored"), [("87711.2", True), ("0.0877112", False), ("87711200", False)])
+def test_a_price_far_off_the_providers_own_cap_and_supply_is_absurd(price: str, is_stored: bool) -> None:
+    result = assets({**BITCOIN, "priceUsd": price})
+
+    assert (len(result.rows), result.rejected["reasons"].to_list()) == (
+        (1, []) if is_stored else (0, ["price_agrees_with_cap"])
+    )
 
 
 # ---- a provider that changes its contract ----

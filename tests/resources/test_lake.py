@@ -506,7 +506,10 @@ def test_doubled_or_null_keys_are_refused(lake: Lake, exchanges: RowsOf, keys: t
 # ---- every reader finds every value ----
 
 # Of 16 to 38 significant digits, up to 20 of them before the point and 18 behind it.
-DECIMALS = [Decimal("12345678912345678912345678912345678912"[:n]).scaleb(-min(n // 2, 18)) for n in range(16, 39)]
+DIGITS = "12345678912345678912345678912345678912"
+DECIMALS = [
+    Decimal(f"{DIGITS[: n - n // 2 + max(n // 2 - 18, 0)]}.{DIGITS[-min(n // 2, 18) :]}") for n in range(16, 39)
+]
 
 
 def test_every_decimal_is_found_again_by_equality_in_every_reader(lake: Lake, rates: RowsOf) -> None:

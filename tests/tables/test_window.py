@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -88,4 +89,4 @@ def test_windows_of_days_hold_exactly_these_days_and_never_touch(days: list[dt.d
     windows = list(contiguous(days))
 
     assert [day for window in windows for day in window.days] == sorted(set(days))
-    assert all(later.start - earlier.end >= DAY for earlier, later in zip(windows, windows[1:], strict=False))
+    assert all(later.start - earlier.end >= DAY for earlier, later in pairwise(windows))
