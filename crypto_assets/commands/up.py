@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,7 @@ _HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Child:
-    """A process that we started, the head of its own group."""
+    """A process that we started, in a session of its own, so that Ctrl-C reaches it through us only."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -231,7 +231,7 @@ def _make_bucket(environment: Mapping[str, str], child: Child) -> None:
 
 @contextmanager
 def _child(name: str, command: Sequence[str], environment: Mapping[str, str], logs: Path) -> Iterator[Child]:
-    """A child process in a group of its own, ended with the block: asked first, then made to."""
+    """A child process that ends with the block."""
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
     with log.open("wb") as file:
@@ -250,18 +250,31 @@ def _child(name: str, command: Sequence[str], environment: Mapping[str, str], lo
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process, and what it started: the group is its own."""
-    for number, patience in ((signal.SIGTERM, _STOP_S), (signal.SIGKILL, _STOP_S)):
-        try:
-            # The head first, so that it can end its children in order.
-            if number is signal.SIGTERM:
-                process.terminate()
-            else:
-                os.killpg(process.pid, number)
-            process.wait(patience)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
-    process.wait()
+    """End the process and everything it started: asked first, then made to."""
+    family = _descendants(process.pid)
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    # Dagster's code servers outlive their parent by a heartbeat of twenty seconds.
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The ids of all processes below this one, now."""
+    told = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True, check=False).stdout  # noqa: S607
+    children: dict[int, list[int]] = {}
+    for line in told.splitlines():
+        child, parent = (int(part) for part in line.split())
+        children.setdefault(parent, []).append(child)
+    found = list(children.get(pid, []))
+    for each in found:
+        found += children.get(each, [])
+    return found
 
 
 @contextmanager
