@@ -105,7 +105,9 @@ def status(*, as_json: Json = False, as_csv: Csv = False) -> int:
 
 
 @app.command
-def sql(statement: str, /, *, as_json: Json = False, as_csv: Csv = False) -> int:
+def sql(
+    statement: Annotated[str, Parameter(allow_leading_hyphen=True)], /, *, as_json: Json = False, as_csv: Csv = False
+) -> int:
     """Answer a SELECT in Athena SQL over every table and view; - reads it from stdin.
 
     Parameters

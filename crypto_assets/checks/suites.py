@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from crypto_assets.checks.verdicts import Severity, Verdict
+from crypto_assets.checks.verdicts import Severity, Verdict, one_line
 from crypto_assets.tables import raw, refined, trusted
 from crypto_assets.tables.contract import Contract, Field, Kind, fields, primary_key
 
 SUITE = "great_expectations"
+_WARNINGS = frozenset({"warning", "info"})
 # A suite is a row-by-row reading: 20 values show what is wrong, the rest is in the table.
 _SAMPLE = 20
 
@@ -84,7 +85,7 @@ def validate(contract: type[Contract], rows: pl.DataFrame) -> Any:
     with warnings.catch_warnings():
         # The library warns of its own use of pandas.
         warnings.simplefilter("ignore")
-        batch = batch_definition.get_batch(batch_parameters={"dataframe": _pandas(contract, rows)})
+        batch = batch_definition.get_batch(batch_parameters={"dataframe": _pandas(rows)})
         return batch.validate(
             _suite(contract), result_format={"result_format": "SUMMARY", "partial_unexpected_count": _SAMPLE}
         )
@@ -161,7 +162,7 @@ def _implied(gxe: Any, contract: type[Contract], field: Field) -> list[Any]:
     return implied
 
 
-def _pandas(contract: type[Contract], rows: pl.DataFrame) -> Any:
+def _pandas(rows: pl.DataFrame) -> Any:
     """The rows as a pandas frame; raw bodies stay out, they are not looked at and may be large."""
     import pandas as pd
 
@@ -169,10 +170,10 @@ def _pandas(contract: type[Contract], rows: pl.DataFrame) -> Any:
         pl.col(pl.Decimal).cast(pl.Float64), pl.col(pl.Date).cast(pl.Datetime("us")), pl.col(pl.Binary).is_not_null()
     )
     columns = {}
-    for name in contract.column_names():
-        series = plain[name]
+    # The rows' own columns, not the contract's: which ones there are, and in what order, is itself expected.
+    for series in plain.get_columns():
         is_object = series.dtype in (pl.String, pl.Boolean) or (series.dtype.is_integer() and series.null_count())
-        columns[name] = pd.Series(series.to_list(), dtype=object) if is_object else pd.Series(series.to_numpy())
+        columns[series.name] = pd.Series(series.to_list(), dtype=object) if is_object else pd.Series(series.to_numpy())
     return pd.DataFrame(columns)
 
 
@@ -180,25 +181,35 @@ def _verdict(result: Any) -> Verdict:
     config = result.expectation_config
     subject = config.kwargs.get("column") or config.kwargs.get("column_A") or "table"
     found = result.result or {}
-    broken = (result.exception_info or {}).get("raised_exception") or any(
-        isinstance(info, dict) and info.get("raised_exception") for info in (result.exception_info or {}).values()
-    )
+    error = _error(result.exception_info or {})
     n_failed = int(found.get("unexpected_count") or 0)
     values = found.get("partial_unexpected_list") or []
+    if error is not None:
+        observed = f"the expectation itself failed: {error}"
+    elif "element_count" in found:
+        observed = f"{n_failed} of {found['element_count']} unexpected"
+    else:
+        observed = "as expected" if result.success else f"found {found.get('observed_value')}"
     return Verdict(
         check=f"{config.type}:{subject}",
         suite=SUITE,
-        severity=Severity.WARNING if str(config.severity).endswith("warning") else Severity.ERROR,
-        passed=bool(result.success),
-        observed="the expectation itself failed"
-        if broken
-        else f"{n_failed} of {found.get('element_count', '?')} unexpected",
+        # An enumeration of strings, or a plain string where the expectation was given one.
+        severity=Severity.WARNING if config.severity in _WARNINGS else Severity.ERROR,
+        passed=bool(result.success) and error is None,
+        observed=observed,
         expected=_told(config.kwargs),
         n_failed=n_failed,
         failing_rows=json.dumps(values, default=str) if values else None,
     )
 
 
+def _error(told: Mapping[str, Any]) -> str | None:
+    """What the library says of an exception: one record, or one for each metric that raised."""
+    records = [told] if "raised_exception" in told else list(told.values())
+    raised = [r for r in records if isinstance(r, Mapping) and r.get("raised_exception")]
+    return one_line(str(raised[0].get("exception_message") or "no message")) if raised else None
+
+
 def _told(kwargs: dict[str, Any]) -> str:
     told = {k: v for k, v in kwargs.items() if k not in ("column", "batch_id", "column_list") and v is not None}
-    return ", ".join(f"{name} {value}" for name, value in told.items()) or "as named"
+    return ", ".join(f"{name} {value}" for name, value in told.items()) or "as the contract says"

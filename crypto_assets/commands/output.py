@@ -7,8 +7,6 @@ terminal, and CSV cells never begin a formula. ``NO_COLOR`` is honoured by rich.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -78,11 +76,8 @@ def rows(records: Iterable[Mapping[str, Any]], form: Format, *, columns: Sequenc
         for record in held:
             sys.stdout.write(json.dumps({n: plain(v) for n, v in record.items()}, ensure_ascii=False) + "\n")
     elif form is Format.CSV:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_cell(record.get(name)) for name in names] for record in held)
-        sys.stdout.write(text.getvalue())
+        for cells in (names, *([_cell(record.get(name)) for name in names] for record in held)):
+            sys.stdout.write(",".join(cells) + "\n")
     else:
         table(held, names, title=title)
     sys.stdout.flush()
@@ -152,17 +147,18 @@ def size(n_bytes: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> str:
     told = plain(value)
     if told is None:
         return ""
     if isinstance(told, bool):
         return str(told).lower()
-    if isinstance(told, list | dict):
-        told = json.dumps(told, ensure_ascii=False)
+    text = json.dumps(told, ensure_ascii=False) if isinstance(told, list | dict) else str(told)
     # A spreadsheet would run it; numbers that we made are no formulas.
-    is_text = isinstance(value, str | bytes | list | dict)
-    return f"'{told}" if is_text and str(told).startswith(_FORMULA) else told
+    if isinstance(value, str | bytes | list | dict) and text.startswith(_FORMULA):
+        text = f"'{text}"
+    # Python's csv writer leaves a lone carriage return unquoted, which its own reader takes for a line's end.
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
 
 
 def _shown(value: Any) -> str:

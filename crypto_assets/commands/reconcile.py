@@ -1,7 +1,7 @@
 """Whether nothing was lost and nothing came twice: raw records against trusted, quarantined and duplicate ones.
 
 Belongs here: the counts that ``demo`` ends with and ``doctor`` checks, made from the tables as they are. The check
-that runs with every materialization is in ``checks/rules.py``, and both count raw with the same function.
+that runs with every materialization is in ``checks/reconciliation.py``, and both count raw with the same function.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Count:
 
 def counts(lake: Lake, window: Window) -> Iterator[Count]:
     """The counts of every trusted table that is parsed from raw, where raw or the table holds something."""
-    from crypto_assets.checks.rules import count_records
+    from crypto_assets.checks.reconciliation import count_records
 
     for contract, source in RAW_OF.items():
         name = contract.table.full_name

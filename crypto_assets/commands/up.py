@@ -151,7 +151,13 @@ def _market(home: Path, absence: str) -> Iterator[dict[str, str]]:
     output.line(f"{absence}.")
     output.line("Until then the source is a SIMULATED market on this machine; no price is real.")
     with serve(Market(SEED)) as serving:
-        yield {"CRYPTO_ASSETS_COINCAP_BASE_URL": serving.v3, "CRYPTO_ASSETS_STATE_DIR": str(home / "state")}
+        yield {
+            "CRYPTO_ASSETS_COINCAP_BASE_URL": serving.v3,
+            "CRYPTO_ASSETS_STATE_DIR": str(home / "state"),
+            # A simulated market costs nothing: the free plan's limits would end its day after two rounds.
+            "CRYPTO_ASSETS_COINCAP_CALLS_PER_MINUTE": "100000",
+            "CRYPTO_ASSETS_COINCAP_CREDITS_PER_MONTH": "1000000000",
+        }
 
 
 @contextmanager

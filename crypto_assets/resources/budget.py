@@ -60,7 +60,9 @@ class Limit:
             raise ValueError("a limit allows at least 1 in at least 1 second")
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.unit} per {timedelta(seconds=self.seconds)}"
+        days, seconds = divmod(self.seconds, 86_400)
+        span = f"{days} days" if days and not seconds else f"{self.seconds} seconds"
+        return f"{self.amount} {self.unit} per {span}"
 
 
 class Budget:

@@ -1,0 +1,116 @@
+"""The demo as a newcomer runs it: in a process of its own, its output in a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from crypto_assets.resources.lake import Lake
+from crypto_assets.sandbox import Recording, serve
+from crypto_assets.tables.quality import Quarantine
+from crypto_assets.tables.trusted import AssetSnapshots
+
+pytestmark = pytest.mark.e2e
+
+# A table of the closing counts: name, raw, = or ≠, trusted, quarantined, duplicates.
+_COUNT = re.compile(r"^ ?(trusted\.\w+) +([\d,]+) +(=|≠) +([\d,]+) +([\d,]+) +([\d,]+)", re.MULTILINE)
+
+
+def _demo(*words: str) -> subprocess.CompletedProcess[str]:
+    script = "import sys; from crypto_assets.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CRYPTO_ASSETS_", "DAGSTER_"))}
+    return subprocess.run(
+        [sys.executable, "-c", script, "demo", *words], capture_output=True, text=True, check=False, env=env
+    )
+
+
+def _counts(text: str) -> dict[str, list[int]]:
+    found = {}
+    for name, raw, sign, *rest in _COUNT.findall(text):
+        assert sign == "="
+        found[name] = [int(number.replace(",", "")) for number in (raw, *rest)]
+    return found
+
+
+def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> None:
+    done = _demo("--home", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("crypto_assets demo · simulated market, 2026-11-10 to 2026-11-12")
+
+    counts = _counts(done.stdout)
+    assert set(counts) == {
+        "trusted.asset_snapshots",
+        "trusted.exchange_snapshots",
+        "trusted.market_snapshots",
+        "trusted.fx_rates",
+        "trusted.asset_history",
+    }
+    assert all(raw == trusted + refused + repeats for raw, trusted, refused, repeats in counts.values())
+    # Two records were refused, a tenth of 60 rates came twice, and one round of exchanges of 35 was a web page.
+    assert counts["trusted.asset_snapshots"] == [1500, 1498, 2, 0]
+    assert counts["trusted.fx_rates"] == [366, 360, 0, 6]
+    assert counts["trusted.exchange_snapshots"] == [175, 175, 0, 0]
+
+    assert "02:00 raw.coincap_exchanges failed, the others went on" in done.stdout
+    assert "ran everything again: 0 new rows, no new commit" in done.stdout
+    assert re.search(r"✓ checks +\d+ passed, 2 warned, 0 failed", done.stdout)
+    assert re.search(r"^ +1 +Bitcoin +BTC +70,488\.25344322354067117 ", done.stdout, re.MULTILINE)
+
+    refused = Lake(str(tmp_path / "lake")).read(Quarantine)
+    assert refused["reasons"].to_list() == [
+        "cast:price_usd,price_usd|nullability",
+        "price_agrees_with_cap,price_usd|min",
+    ]
+    # `make up` shows the run: its materializations and its checks are in the instance that it opens.
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        key = dg.AssetKey(["trusted", "asset_snapshots"])
+        days = instance.get_materialized_partitions(key)
+        assert days == {"2026-11-10", "2026-11-11", "2026-11-12"}
+
+
+def test_a_lake_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "mine").write_text("mine", encoding="utf-8")
+    done = _demo("--home", str(tmp_path))
+    assert done.returncode == 2
+    assert "there is something here that no demo made" in done.stderr
+    assert [path.name for path in (tmp_path / "lake").iterdir()] == ["mine"]
+
+
+@pytest.mark.recorded
+def test_a_recording_is_replayed_to_the_last_digit(tmp_path: Path, recorded: Path) -> None:
+    folder = recorded / "v2_2024-03"
+    done = _demo("--home", str(tmp_path), "--replay", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "replayed: 100 assets, 364 history days, 182 rates in trusted" in done.stdout
+    assert "ran everything again: 0 new rows, no new commit" in done.stdout
+    assert _counts(done.stdout) == {
+        "trusted.asset_snapshots": [100, 100, 0, 0],
+        "trusted.fx_rates": [182, 182, 0, 0],
+        "trusted.asset_history": [364, 364, 0, 0],
+    }
+
+    sent = {row["id"]: row for row in Recording(folder).assets(datetime(2024, 4, 1, tzinfo=UTC))}
+    held = Lake(str(tmp_path / "lake")).read(AssetSnapshots)
+    assert held["max_supply"].null_count() == 44
+    assert held["explorer_url"].null_count() == 2
+    prices = held.select("provider_asset_id", pl.col("price_usd").cast(pl.String)).rows()
+    assert {key: price.rstrip("0").rstrip(".") for key, price in prices} == {
+        key: row["priceUsd"].rstrip("0").rstrip(".") for key, row in sent.items()
+    }
+
+
+def test_a_replay_serves_on_loopback_only(tmp_path: Path) -> None:
+    (tmp_path / "v2_rates_all.json").write_text(
+        '{"data":[{"id":"x","symbol":"X","rateUsd":"1","type":"fiat"}],"timestamp":1711500000000}', encoding="utf-8"
+    )
+    with serve(Recording(tmp_path)) as sandbox:
+        assert sandbox.url.startswith("http://127.0.0.1:")
