@@ -1,11 +1,12 @@
 """Checks as Dagster asset checks: one op a table, verdicts a day, results into ``quality.check_results`` and Data Docs.
 
-A range of days is judged at once and, where something fails, day by day, so that the verdict of each day is its own:
-the good days go on, the bad one is stopped by ``assets.lake_asset``, which reads the verdicts.
+A range of days is judged at once and, where something fails, in parts down to its days, so that a failing verdict is
+of its own day: the good days go on, the bad one is stopped by ``assets.lake_asset``, which reads the verdicts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from crypto_assets.tables.window import Window, contiguous
 
 # One Dagster check for the whole suite: its expectations are columns of one table, and rows of check_results.
 EXPECTATIONS = "expectations"
+# A range with a failure is judged again in eighths: one bad day of a year is found by some 25 judgements, not by 365,
+# and a year of bad days costs an eighth more than judging each of them.
+_PARTS = 8
 
 
 def checks_of(assets: Iterable[object], data_docs: Path) -> list[dg.AssetChecksDefinition]:
@@ -62,6 +66,8 @@ def asset_checks(contract: type[Contract], data_docs: Path) -> dg.AssetChecksDef
             blocking=check.severity is Severity.ERROR,
             partitions_def=DAILY,
             metadata={"severity": str(check.severity)},
+            # Within a run the tables that a check reads come first; alone, a check reads them as they are.
+            additional_deps=[dg.AssetKey(list(other.table.path)) for other in check.reads],
         )
         for check in checks
     ]
@@ -94,17 +100,29 @@ def run_checks(
     """Judge the days, keep the verdicts in ``quality.check_results``, and return them by day and check."""
     verdicts: dict[date, dict[str, list[Verdict]]] = {}
     for window in contiguous(days):
-        case = _case(contract, lake, clock, window)
-        together = judge(checks, case)
-        if _all_passed(together) or len(window.days) == 1 or contract.table.write is Write.MERGE:
-            verdicts.update(dict.fromkeys(window.days, together))
-        else:
-            verdicts.update(
-                {day: judge(checks, _case(contract, lake, clock, Window.of_day(day))) for day in window.days}
-            )
+        case = _case(contract, lake, clock.now(), window)
+        verdicts.update(_by_day(checks, case))
         suites.write_docs(case.validation, _page(data_docs, contract, window))
         keep(lake, contract, window, {day: verdicts[day] for day in window.days})
     return verdicts
+
+
+def _by_day(checks: Sequence[Check], case: Case) -> dict[date, dict[str, list[Verdict]]]:
+    """The verdicts of each day: of the whole window where all pass, or where its table has no days."""
+    days = case.window.days
+    together = judge(checks, case)
+    if len(days) == 1 or case.contract.table.write is Write.MERGE:
+        return dict.fromkeys(days, together)
+    if _all_passed(together):
+        span = f"over {len(days)} days"
+        told = {name: [replace(v, observed=f"{v.observed}, {span}") for v in each] for name, each in together.items()}
+        return dict.fromkeys(days, told)
+    n = -(-len(days) // _PARTS)
+    parts = [days[i : i + n] for i in range(0, len(days), n)]
+    found: dict[date, dict[str, list[Verdict]]] = {}
+    for part in parts:
+        found |= _by_day(checks, _case(case.contract, case.lake, case.now, Window.of_days(part[0], part[-1])))
+    return found
 
 
 def keep(
@@ -138,10 +156,10 @@ def keep(
     lake.replace(CheckResults, frame, window, where={"table_name": name})
 
 
-def _case(contract: type[Contract], lake: Lake, clock: Clock, window: Window) -> Case:
+def _case(contract: type[Contract], lake: Lake, now: datetime, window: Window) -> Case:
     is_whole = contract.table.write is Write.MERGE
     rows = lake.read(contract) if is_whole else lake.read(contract, window)
-    return Case(lake, contract, window, rows, clock.now(), suites.validate(contract, rows))
+    return Case(lake, contract, window, rows, now, suites.validate(contract, rows))
 
 
 def _all_passed(verdicts: Mapping[str, list[Verdict]]) -> bool:

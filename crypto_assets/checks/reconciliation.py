@@ -25,7 +25,7 @@ from crypto_assets.tables.window import Window
 # A rounded column is at most half a unit of its last stored digit away from the provider's text.
 HALF_A_UNIT = Decimal("5e-19")
 
-# How a trusted row is found again in its pull: our column, and the fields that it is read from, the first that is there.
+# How a trusted row is found again in its pull: our column, and the fields that it is read from, by preference.
 _FOUND_BY: Mapping[type[raw.RawAnswers], Mapping[str, tuple[str, ...]]] = {
     raw.RawCoincapAssets: {"provider_asset_id": ("id",)},
     # Answers of 2018 call the id ``id``.
@@ -122,15 +122,16 @@ def lossless(source: type[raw.RawAnswers]) -> Callable[[Case], Finding]:
         for row in newest.iter_rows(named=True):
             records = sent.get((row["pull_id"], *(_stored_text(row[name]) for name in found_by)), [])
             # An id may be repeated inside a pull: the row came whole from one of the records.
-            nearest = min(records, key=lambda record: len(differences(row, record)), default={})
+            tried = [(differences(row, record), record) for record in records]
+            columns, record = min(tried, key=lambda pair: len(pair[0]), default=(list(sent_as), None))
             differing += [
                 {
                     "key": "/".join(row[name] for name in entity),
                     "column": column,
                     "stored": _plain(row[column]),
-                    "sent": _plain(_text(nearest.get(sent_as[column]))) if records else "no such record",
+                    "sent": "no such record" if record is None else _plain(_text(record.get(sent_as[column]))),
                 }
-                for column in (differences(row, nearest) if records else sent_as)
+                for column in columns
             ]
         failing = pl.DataFrame(differing, schema=dict.fromkeys(("key", "column", "stored", "sent"), pl.String))
         told = f"{len(newest) * len(sent_as)} values compared, {len(failing)} differ"

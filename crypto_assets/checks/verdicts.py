@@ -97,6 +97,7 @@ def rule(
     severity: Severity,
     description: str,
     judge: Callable[[Case], Finding],
+    *,
     reads: tuple[type[Contract], ...] = (),
 ) -> Check:
     """A check of one verdict. Where ``judge`` itself fails, that is a failed verdict and not the end of the run."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -510,13 +511,20 @@ def _needs_a_person(error: BaseException) -> bool:
     return any(sign in str(error) for sign in _NEEDS_A_PERSON)
 
 
+_OUT_OF_REACH = ("Error performing", "error sending request", "Connection refused", "timed out")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")
+
+
 def _typed(error: BaseException, where: str, safe: str, root: str) -> CryptoAssetsError:
-    message = str(error)
+    message = " ".join(_COLOURS.sub("", str(error)).split())
     for sign, (what, hint) in _NEEDS_A_PERSON.items():
         if sign in message:
             return NeedsYouError(f"{what} ({root})", where=where, safe=safe, hint=hint)
     if isinstance(error, CommitFailedError):
         return TransientError("other writers kept winning", where=where, safe=safe, hint="run the same again")
+    if any(sign in message for sign in _OUT_OF_REACH):
+        hint = "check AWS_ENDPOINT_URL and the network, then run the same again"
+        return TransientError(f"the store cannot be reached ({root})", where=where, safe=safe, hint=hint)
     if isinstance(error, OSError):
         return TransientError(f"the store failed: {message[:200]}", where=where, safe=safe, hint="run the same again")
     return DataError(
