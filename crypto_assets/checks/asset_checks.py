@@ -1,12 +1,12 @@
 """Checks as Dagster asset checks: one op a table, verdicts a day, results into ``quality.check_results`` and Data Docs.
 
-A range of days is judged at once and, where something fails, in parts down to its days, so that a failing verdict is
-of its own day: the good days go on, the bad one is stopped by ``assets.lake_asset``, which reads the verdicts.
+A range of days is judged at once, and what fails on it again in parts down to its days, so that a failing verdict is of
+its own day: the good days go on, the bad one is stopped by ``assets.lake_asset``, which reads the verdicts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def run_checks(
     """Judge the days, keep the verdicts in ``quality.check_results``, and return them by day and check."""
     verdicts: dict[date, dict[str, list[Verdict]]] = {}
     for window in contiguous(days):
-        case = _case(contract, lake, clock.now(), window)
+        rows = lake.read(contract, None if contract.table.write is Write.MERGE else window)
+        case = Case(lake, contract, window, rows, clock.now(), suites.validate(contract, rows))
         verdicts.update(_by_day(checks, case))
         suites.write_docs(case.validation, _page(data_docs, contract, window))
         keep(lake, contract, window, {day: verdicts[day] for day in window.days})
@@ -108,20 +109,22 @@ def run_checks(
 
 
 def _by_day(checks: Sequence[Check], case: Case) -> dict[date, dict[str, list[Verdict]]]:
-    """The verdicts of each day: of the whole window where all pass, or where its table has no days."""
+    """The verdicts of each day. A check that passes on the whole window has passed on each of its days."""
     days = case.window.days
     together = judge(checks, case)
     if len(days) == 1 or case.contract.table.write is Write.MERGE:
         return dict.fromkeys(days, together)
-    if _all_passed(together):
-        span = f"over {len(days)} days"
-        told = {name: [replace(v, observed=f"{v.observed}, {span}") for v in each] for name, each in together.items()}
-        return dict.fromkeys(days, told)
+    passed = {name: told for name, told in together.items() if all(verdict.passed for verdict in told)}
+    spanned = {
+        name: [replace(verdict, observed=f"{verdict.observed}, over {len(days)} days") for verdict in told]
+        for name, told in passed.items()
+    }
+    found = {day: dict(spanned) for day in days}
+    failed = [check for check in checks if check.name not in passed]
     n = -(-len(days) // _PARTS)
-    parts = [days[i : i + n] for i in range(0, len(days), n)]
-    found: dict[date, dict[str, list[Verdict]]] = {}
-    for part in parts:
-        found |= _by_day(checks, _case(case.contract, case.lake, case.now, Window.of_days(part[0], part[-1])))
+    for part in [days[i : i + n] for i in range(0, len(days), n)] if failed else []:
+        for day, told in _by_day(failed, _case(failed, case, Window.of_days(part[0], part[-1]))).items():
+            found[day] |= told
     return found
 
 
@@ -156,14 +159,13 @@ def keep(
     lake.replace(CheckResults, frame, window, where={"table_name": name})
 
 
-def _case(contract: type[Contract], lake: Lake, now: datetime, window: Window) -> Case:
-    is_whole = contract.table.write is Write.MERGE
-    rows = lake.read(contract) if is_whole else lake.read(contract, window)
-    return Case(lake, contract, window, rows, now, suites.validate(contract, rows))
-
-
-def _all_passed(verdicts: Mapping[str, list[Verdict]]) -> bool:
-    return all(verdict.passed for told in verdicts.values() for verdict in told)
+def _case(checks: Sequence[Check], whole: Case, window: Window) -> Case:
+    """What the checks look at in a part of a case."""
+    rows = whole.lake.read(whole.contract, window)
+    # Great Expectations takes longest by far, and is not asked again for what it found good.
+    is_validated = any(check.name == EXPECTATIONS for check in checks)
+    validation = suites.validate(whole.contract, rows) if is_validated else None
+    return replace(whole, window=window, rows=rows, validation=validation)
 
 
 def _page(data_docs: Path, contract: type[Contract], window: Window) -> Path:

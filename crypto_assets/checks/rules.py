@@ -101,7 +101,7 @@ def _price_times_supply(case: Case) -> Finding:
     price, supply, cap = (pl.col(c).cast(pl.Float64) for c in ("price_usd", "supply", "market_cap_usd"))
     judged = case.rows.filter(pl.col("supply") > 0, pl.col("market_cap_usd") > 0)
     judged = judged.with_columns(is_off=(price * supply / cap - 1).abs() > CAP_TOLERANCE)
-    worst = judged.group_by("date").agg(1 - pl.col("is_off").mean())["is_off"].min()
+    worst = judged.group_by("date").agg(agree=1 - pl.col("is_off").mean())["agree"].min()
     agree = worst if isinstance(worst, float) else 1.0
     failing = judged.filter("is_off").select("asset_id", "observed_at", "price_usd", "supply", "market_cap_usd")
     expected = f"{CAP_MOSTLY:.0%} within {CAP_TOLERANCE:.0%} on every day"

@@ -22,6 +22,11 @@ from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.raw import RawAnswers
 
+# An absent field's value; no JSON value is empty.
+_ABSENT = msgspec.Raw(b"")
+# What no JSON text holds (msgspec refuses it), and so may stand between two of them.
+_NUL = b"\0"
+
 
 @dataclass(frozen=True)
 class Pull:
@@ -145,25 +150,25 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
         DataError: a required field is absent from all records of an answer: the provider changed its contract.
     """
     rows = usable(raw)
-    record_type = msgspec.defstruct(
-        "Record", [(field, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for field in mapping.values()]
-    )
+    record_type = msgspec.defstruct("Record", [(field, msgspec.Raw, _ABSENT) for field in mapping.values()])
     decoder = msgspec.json.Decoder(record_type)
     texts: list[msgspec.Raw] = []
-    decoded: list[Any] = []
+    sent: dict[str, list[bytes]] = {name: [] for name in mapping}
     lengths: list[int] = []
     for body in rows["body"]:
         page, _ = page_of(body)
         parsed = [_decoded(decoder, record, record_type) for record in page]
         _refuse_drift(page, parsed, required, where)
         texts += page
-        decoded += parsed
         lengths.append(len(page))
+        for name, values in zip(mapping, zip(*map(msgspec.structs.astuple, parsed), strict=True), strict=bool(page)):
+            # A page's values as one text: one copy, where an object for each value would take most of the time.
+            sent[name].append(_NUL.join(values))
 
     frame = rows.select("pull_id", "page", "provider", "subject", "observed_at", "ingested_at")
     frame = frame.with_columns(position=pl.Series([range(n) for n in lengths], dtype=pl.List(pl.Int32)))
     frame = frame.explode("position", empty_as_null=False) if len(frame) else frame.with_columns(position=pl.lit(0))
-    columns = [_text_column(name, [getattr(r, field) for r in decoded]) for name, field in mapping.items()]
+    columns = [_text_column(name, pages) for name, pages in sent.items()]
     frame = frame.with_columns(answered_at="observed_at", row=pl.int_range(pl.len())).with_columns(columns)
     return Records(frame.cast(POINTERS), texts)
 
@@ -177,11 +182,11 @@ def _decoded(decoder: msgspec.json.Decoder[Any], record: msgspec.Raw, empty: typ
         return empty()
 
 
-def _text_column(name: str, values: Sequence[msgspec.Raw | msgspec.UnsetType]) -> pl.Series:
-    sent = pl.Series(name, [None if v is msgspec.UNSET else bytes(v) for v in values], pl.Binary).cast(pl.String)
+def _text_column(name: str, pages: Sequence[bytes]) -> pl.Series:
+    sent = pl.Series(name, pages, pl.Binary).cast(pl.String).str.split(_NUL.decode()).explode()
     column = pl.col(name)
     text = (
-        pl.when(column == "null")
+        pl.when(column.is_in(["", "null"]))
         .then(None)
         .when(column.str.starts_with('"') & ~column.str.contains("\\", literal=True))
         .then(column.str.slice(1, column.str.len_chars().cast(pl.Int64) - 2))
@@ -197,7 +202,7 @@ def _text_column(name: str, values: Sequence[msgspec.Raw | msgspec.UnsetType]) -
 
 def _refuse_drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: Sequence[str], where: str) -> None:
     for field in required:
-        if parsed and all(getattr(record, field) is msgspec.UNSET for record in parsed):
+        if parsed and all(getattr(record, field) == _ABSENT for record in parsed):
             try:
                 sent = sorted(_names(page[0]))
             except msgspec.DecodeError:
