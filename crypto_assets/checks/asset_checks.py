@@ -23,6 +23,7 @@ from crypto_assets.checks.rules import rules_of
 from crypto_assets.checks.verdicts import Case, Check, Severity, Verdict
 from crypto_assets.partitions import DAILY
 from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.failpoints import failpoint
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import BY_NAME
 from crypto_assets.tables.contract import Contract, Write, polars_schema
@@ -156,6 +157,7 @@ def keep(
     )
     frame = pl.concat([pl.DataFrame(rows, schema=polars_schema(CheckResults)), held.collect()])
     frame = frame.unique(["table_name", "check_name", "date"], keep="first", maintain_order=True)
+    failpoint("before_keep")
     lake.replace(CheckResults, frame, window, where={"table_name": name})
 
 

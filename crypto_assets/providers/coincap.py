@@ -140,7 +140,9 @@ class CoinCap:
         start = window.start
         while start < window.end:
             end = min(start + HISTORY_SPAN, window.end)
-            params: dict[str, str | int] = {"interval": "d1", "start": _ms(start), "end": _ms(end)}
+            # Whether the provider's end is inclusive is not known: a millisecond less asks for the same days either
+            # way, and no point lands in two pulls.
+            params: dict[str, str | int] = {"interval": "d1", "start": _ms(start), "end": _ms(end) - 1}
             answer = self._client.get("history", f"/assets/{asset_id}/history", params, estimate=16)
             yield self._pull("history", (answer,), _is_good(answer), subject=asset_id, window=(start, end))
             start = end

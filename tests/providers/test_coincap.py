@@ -229,16 +229,16 @@ def test_every_answered_page_has_its_price_and_an_unanswered_call_none() -> None
 # ---- history ----
 
 
-def test_history_is_asked_in_spans_of_360_days_with_bounds_in_milliseconds() -> None:
+def test_history_is_asked_in_spans_of_360_days_that_share_no_millisecond() -> None:
     provider = Provider([answer(body([{"priceUsd": "1", "time": MS}]))])
     window = Window.of_days(dt.date(2022, 1, 1), dt.date(2023, 12, 31))
     pulls = list(provider.coincap().history("bitcoin", window))
 
     assert [call[0] for call in provider.calls] == ["/assets/bitcoin/history"] * 3
     assert [call[1] for call in provider.calls] == [
-        {"interval": "d1", "start": 1640995200000, "end": 1672099200000},
-        {"interval": "d1", "start": 1672099200000, "end": 1703203200000},
-        {"interval": "d1", "start": 1703203200000, "end": 1704067200000},
+        {"interval": "d1", "start": 1640995200000, "end": 1672099199999},
+        {"interval": "d1", "start": 1672099200000, "end": 1703203199999},
+        {"interval": "d1", "start": 1703203200000, "end": 1704067199999},
     ]
     assert pulls[0].window[0] == window.start
     assert pulls[-1].window[1] == window.end
