@@ -106,6 +106,14 @@ def page_of(body: bytes) -> tuple[list[msgspec.Raw], int | None]:
 
     Raises msgspec.DecodeError (ValidationError is one) where the body is not JSON, or neither records nor an envelope.
     """
+    try:
+        return _page_of(body)
+    except RecursionError:
+        # How deep is too deep depends on how deep the caller stands; the error must not.
+        raise msgspec.ValidationError("the answer is nested too deeply") from None
+
+
+def _page_of(body: bytes) -> tuple[list[msgspec.Raw], int | None]:
     if body.lstrip()[:1] == b"[":
         return msgspec.json.decode(body, type=list[msgspec.Raw]), None
     envelope = msgspec.json.decode(body, type=Envelope)
@@ -156,7 +164,7 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
     sent: dict[str, list[bytes]] = {name: [] for name in mapping}
     lengths: list[int] = []
     for body in rows["body"]:
-        page, _ = page_of(body)
+        page = _landed_page(body, where)
         parsed = [_decoded(decoder, record, record_type) for record in page]
         _refuse_drift(page, parsed, required, where)
         texts += page
@@ -173,11 +181,23 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
     return Records(frame.cast(POINTERS), texts)
 
 
+def _landed_page(body: bytes, where: str) -> list[msgspec.Raw]:
+    try:
+        return page_of(body)[0]
+    except msgspec.DecodeError as error:
+        raise DataError(
+            f"an answer that was good when it landed cannot be read: {error}",
+            where=where,
+            safe="raw is as it was, and the table keeps what it held",
+            hint="run crypto-assets doctor: the body in raw may have been changed",
+        ) from None
+
+
 def _decoded(decoder: msgspec.json.Decoder[Any], record: msgspec.Raw, empty: type[Any]) -> Any:
     try:
         str(record, "utf-8")
         return decoder.decode(record)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not an object, or not text: a record without fields, which the contract will refuse and quarantine.
         return empty()
 

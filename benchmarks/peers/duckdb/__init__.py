@@ -1,0 +1,1 @@
+"""The variants that need duckdb."""
