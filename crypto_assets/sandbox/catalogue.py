@@ -91,6 +91,7 @@ _HEAD: tuple[_Head, ...] = (
 )
 
 N_HEAD = len(_HEAD)
+_TRIES = 20
 HANDOVER_SLOTS = 4
 """The last places of a long enough list pass from a delisted asset to a new one now and then."""
 
@@ -232,7 +233,9 @@ def _word(seed: int, place: int, label: str, attempt: int) -> str:
     number = digest(seed, label, place, attempt)
     first, number = _FIRST[number % len(_FIRST)], number // len(_FIRST)
     middle, number = _MIDDLE[number % len(_MIDDLE)], number // len(_MIDDLE)
-    return first + middle + _LAST[number % len(_LAST)]
+    word = first + middle + _LAST[number % len(_LAST)]
+    # A long list runs out of words: the place makes one that nobody else has.
+    return word if attempt < _TRIES else f"{word}{place}"
 
 
 def _renamed(coin: Coin, *, symbol: str, asset_id: str | None = None, name: str | None = None) -> Coin:

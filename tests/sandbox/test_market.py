@@ -223,3 +223,8 @@ def test_small_markets_stand_too(n_assets: int) -> None:
     market = Market(3, n_assets=n_assets)
     assert len(market.assets(NOON)) == n_assets
     assert sum(Decimal(r["percentTotalVolume"]) for r in market.exchanges(NOON) if r["percentTotalVolume"]) == 100
+
+
+def test_a_market_of_two_thousand_assets_has_as_many_names() -> None:
+    rows = Market(7, n_assets=2000).assets(datetime(2026, 10, 1, tzinfo=UTC))
+    assert len({row["id"] for row in rows}) == 2000
