@@ -17,7 +17,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up test test-fast lint bench docs lock clean
+.PHONY: help demo up test test-fast test-faults lint bench docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -29,10 +29,13 @@ up: .venv/.core $(if $(filter s3,$(LAKE)),.venv/.dev) ## Dagster's UI and daemon
 	@$(BIN)/crypto-assets up --port $(PORT) --lake $(LAKE) $(ARGS)
 
 test: .venv/.dev ## Every test but faults and soak
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults $(ARGS)
 
 test-fast: .venv/.dev ## Only the tests that start no processes
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not e2e and not browser" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults -m "not e2e and not browser" $(ARGS)
+
+test-faults: .venv/.dev ## What the lake promises, each promise tried by faults; writes docs/reliability.md
+	@$(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup -m "not soak" --write-reliability $(ARGS)
 
 lint: .venv/.dev ## Lint, types, import rules, unused dependencies, generated docs
 	@$(BIN)/ruff check .
@@ -51,6 +54,7 @@ docs: .venv/.dev ## Write the data dictionary anew
 lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) pip compile -q pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock $(ARGS)
 	@$(UV) pip compile -q pyproject.toml --all-extras -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.lock $(ARGS)
+	@$(PYTHON) docs/make_sbom.py
 
 clean: ## Remove the environment and the demo's data
 	@rm -rf .venv .tools .mypy_cache .ruff_cache .hypothesis data/demo

@@ -166,11 +166,39 @@ def quarantine_replay(*, table: Annotated[str | None, Parameter(help="Only this 
 
 
 @app.command
-def doctor(*, as_json: Json = False, as_csv: Csv = False) -> int:
+def rebuild(
+    *,
+    verify: Annotated[
+        bool, Parameter(negative=(), help="Compare with the live tables, which are not touched.")
+    ] = False,
+    first: Annotated[str | None, Parameter(name="--from", help="First day; the first there is by default.")] = None,
+    last: Annotated[str | None, Parameter(name="--to", help="Last day; the last there is by default.")] = None,
+    keep: Annotated[bool, Parameter(negative=(), help="Keep what was computed, beside the lake.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """Make trusted and refined again from raw, beside the live tables, and compare them by content."""
+    from crypto_assets.commands import rebuild as command
+
+    form = output.chosen(as_json=as_json, as_csv=as_csv)
+    return command.rebuild(first, last, form, is_verifying=verify, is_kept=keep)
+
+
+@app.command
+def doctor(
+    *,
+    deep: Annotated[bool, Parameter(negative=(), help="Read every file and compare it with its hash.")] = False,
+    fix: Annotated[bool, Parameter(negative=(), help="Remove checkpoints and hints that mislead readers.")] = False,
+    gc: Annotated[bool, Parameter(negative=(), help="List files that no version of a table names.")] = False,
+    yes: Annotated[bool, Parameter(negative=(), help="With --gc: remove those older than 7 days.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
     """Look whether this machine, the lake and every table are as they should be."""
     from crypto_assets.commands import doctor as command
 
-    return command.doctor(output.chosen(as_json=as_json, as_csv=as_csv))
+    form = output.chosen(as_json=as_json, as_csv=as_csv)
+    return command.doctor(form, is_deep=deep, is_mending=fix, is_collecting=gc, is_agreed=yes)
 
 
 @app.command
@@ -211,8 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         output.note("stopped")
         return 130
-    except Exception as error:  # the last border: people get a line, not a trace
-        if os.environ.get("CRYPTO_ASSETS_DEBUG") == "1":
+    except BaseException as error:  # the last border: people get a line, not a trace
+        # A panic of a Rust library is an error like others, but no Exception.
+        is_panic = type(error).__name__ == "PanicException"
+        if os.environ.get("CRYPTO_ASSETS_DEBUG") == "1" or not (is_panic or isinstance(error, Exception)):
             raise
         # Without its text: a foreign message may hold an address or a key.
         output.note(

@@ -28,8 +28,11 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     return dg.Definitions(
         assets=[*raw, *derived],
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
-        jobs=[jobs.refresh, jobs.maintenance],
-        schedules=[*(schedules.live(settings) if has_coincap else []), schedules.maintenance],
+        jobs=[jobs.refresh, jobs.maintenance, jobs.disaster_drill, *([jobs.history] if has_coincap else [])],
+        schedules=[
+            *([*schedules.live(settings), schedules.daily_history] if has_coincap else []),
+            schedules.maintenance,
+        ],
         sensors=[sensors.automation, sensors.run_failure],
         resources={**handles(settings), **(resources or {})},
         executor=dg.in_process_executor,

@@ -98,7 +98,9 @@ def chain(home: Path, *, n_assets: int = 50, lake: Lake | None = None) -> Iterat
     with serve(Market(7, n_assets=n_assets)) as sandbox:
         lake = lake or Lake(str(home / "lake"))
         settings = Settings(lake_uri=str(home / "lake"), state_dir=home / "state", coincap_base_url=sandbox.v2)
-        coincap = coincap_at(sandbox.v2, None, Plan(), home / "state", clock, is_local=True)
+        coincap = coincap_at(
+            sandbox.v2, None, Plan(), home / "state", clock, is_local=True, assets=settings.history_assets
+        )
         definitions = build_definitions(settings, {"lake": lake, "clock": clock, "coincap": coincap})
         with closing(coincap), dg.DagsterInstance.ephemeral() as instance:
             yield Chain(sandbox, lake, clock, coincap, definitions, instance)
@@ -115,7 +117,8 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame], *, but: Sequence[str] = ()) -> list[str]:
     """The tables whose content differs, leaving out columns named in ``but``."""
-    differing = [n for n in left if not left[n].drop(but, strict=False).equals(right[n].drop(but, strict=False))]
+    both = left.keys() & right.keys()
+    differing = [n for n in both if not left[n].drop(but, strict=False).equals(right[n].drop(but, strict=False))]
     return differing + sorted(left.keys() ^ right.keys())
 
 

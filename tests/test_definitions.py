@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._core.utils import make_new_run_id
 from dagster_shared.serdes import serialize_value
 from pydantic import SecretStr
 
@@ -79,6 +80,7 @@ def test_without_a_key_coincap_is_absent_and_says_why(tmp_path: Path, monkeypatc
     executable = {key for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition) for key in a.keys}
     assert dg.AssetKey(["raw", "coincap_assets"]) not in executable
     assert [s.name for s in definitions.schedules or []] == ["nightly_maintenance"]
+    assert "history" not in {job.name for job in definitions.jobs or []}
 
 
 def test_the_cadence_is_what_the_plan_affords() -> None:
@@ -94,17 +96,37 @@ def test_the_cadence_is_what_the_plan_affords() -> None:
     assert cron(1440) == "0 0 * * *"
 
 
-def test_a_tick_asks_for_the_days_partition_and_for_new_hours_only(settings: Settings) -> None:
+def ticked(settings: Settings, moment: datetime, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     definitions = build_definitions(settings)
-    schedule = definitions.resolve_schedule_def("live")
-    moment = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
     with dg.build_schedule_context(
-        scheduled_execution_time=moment, repository_def=definitions.get_repository_def()
+        instance=instance, scheduled_execution_time=moment, repository_def=definitions.get_repository_def()
     ) as context:
-        (request,) = schedule.evaluate_tick(context).run_requests or []
+        return list(definitions.resolve_schedule_def("live").evaluate_tick(context).run_requests or [])
+
+
+def test_a_tick_asks_for_the_days_partition_and_for_new_hours_only(settings: Settings, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        (request,) = ticked(settings, datetime(2026, 3, 1, 0, 0, tzinfo=UTC), instance)
     assert request.partition_key == "2026-03-01"
     assert request.tags["crypto_assets/refresh"] == "hours"
     assert request.run_key == "2026-03-01T00:00Z"
+
+
+def test_the_second_tick_of_a_day_closes_the_day_before(settings: Settings, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        now, closing = ticked(settings, datetime(2026, 3, 1, 0, 5, tzinfo=UTC), instance)
+    assert now.partition_key == "2026-03-01"
+    assert closing.partition_key == "2026-02-28"
+    assert "crypto_assets/refresh" not in closing.tags
+
+
+def test_a_tick_waits_for_the_round_before(settings: Settings, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        tags = {"crypto_assets/refresh": "hours"}
+        instance.add_run(
+            dg.DagsterRun(job_name="refresh", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED, tags=tags)
+        )
+        assert ticked(settings, datetime(2026, 3, 1, 12, 0, tzinfo=UTC), instance) == []
 
 
 def test_automation_follows_an_old_day_that_changed_and_nothing_else(tmp_path: Path) -> None:
@@ -122,6 +144,24 @@ def test_automation_follows_an_old_day_that_changed_and_nothing_else(tmp_path: P
         )
         assert second.get_requested_partitions(dg.AssetKey(["refined", "asset_hourly"])) == {"2026-10-02"}
         assert second.get_requested_partitions(dg.AssetKey(["refined", "exchange_daily"])) == set()
+
+
+def test_automation_carries_backfilled_history_to_days_without_snapshots(tmp_path: Path) -> None:
+    day = date(2026, 10, 2)
+    with chain(tmp_path, n_assets=20) as c:
+        c.set_now(at(9))
+        first = dg.evaluate_automation_conditions(c.definitions, c.instance, evaluation_time=at(9))
+        assert c.run(day, select=[raw.RawCoincapHistory, trusted.AssetHistory]).success
+        second = dg.evaluate_automation_conditions(
+            c.definitions, c.instance, evaluation_time=at(9, 0, 1), cursor=first.cursor
+        )
+        assert second.get_requested_partitions(dg.AssetKey(["refined", "asset_daily"])) == {"2026-10-02"}
+        assert second.get_requested_partitions(dg.AssetKey(["refined", "asset_hourly"])) == set()
+
+
+def test_a_blank_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COINCAP_API_KEY", " ")
+    assert Settings().coincap_absence is not None
 
 
 def test_a_secret_setting_never_prints() -> None:

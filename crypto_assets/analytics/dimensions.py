@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+# An entity refused in the first pull after midnight has not left: it must be missing from a whole day as well.
+_GRACE = "-1d"
 ASSET_FACTS = ("symbol", "name", "explorer_url", "max_supply")
 EXCHANGE_FACTS = ("name", "exchange_url", "has_socket")
 
@@ -41,7 +43,7 @@ def versions(runs: pl.LazyFrame, entity: str, facts: Sequence[str]) -> pl.LazyFr
 
     Versions of an entity neither overlap nor leave a gap: each is valid from its first observation until the first
     one of the next, and exactly one is current. Equal facts on consecutive stretches are one version. The status is
-    ``delisted`` where the entity is missing from the newest day of all.
+    ``delisted`` where the entity is missing from the newest day of all and from the one before.
     """
     changes = pl.any_horizontal([pl.col(f).ne_missing(pl.col(f).shift(1)).over(entity) for f in facts])
     is_first = pl.int_range(pl.len()).over(entity) == 0
@@ -59,7 +61,7 @@ def versions(runs: pl.LazyFrame, entity: str, facts: Sequence[str]) -> pl.LazyFr
         version=(pl.int_range(pl.len()).over(entity) + 1).cast(pl.Int32),
         valid_from="observed_at",
         valid_to=pl.col("observed_at").shift(-1).over(entity),
-        status=pl.when(pl.col("last_seen_on") < pl.col("newest_day"))
+        status=pl.when(pl.col("last_seen_on") < pl.col("newest_day").dt.offset_by(_GRACE))
         .then(pl.lit("delisted"))
         .otherwise(pl.lit("active")),
         row_hash=pl.struct(pl.col(f).cast(pl.String) for f in facts).map_elements(_row_hash, return_dtype=pl.String),
@@ -96,7 +98,7 @@ def availability(venues: pl.LazyFrame) -> pl.LazyFrame:
             n_days=pl.col("date").n_unique().cast(pl.Int32),
             n_markets=pl.col("n_markets").last(),
             volume_usd_24h=pl.col("volume_usd_24h").last(),
-            is_listed=pl.col("date").last() == pl.col("newest_day").last(),
+            is_listed=pl.col("date").last() >= pl.col("newest_day").last().dt.offset_by(_GRACE),
         )
     )
 

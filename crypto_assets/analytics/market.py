@@ -6,6 +6,7 @@ Shares and indices are doubles between 0 and 1. The Herfindahl-Hirschman index i
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import polars as pl
@@ -32,11 +33,16 @@ WRAPPED = frozenset(
 # Below these a price is moved by pocket money, and a list of movers is a list of accidents.
 MIN_VOLUME_USD_24H = Decimal(1_000_000)
 MIN_MARKET_CAP_USD = Decimal(10_000_000)
+# An asset refused in the day's last pull still moves; one that was not seen for an hour has left.
+LAST_SEEN_WITHIN = timedelta(hours=1)
 
 
 def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of ``refined.market_overview`` from asset and exchange snapshots: the last ones of each hour."""
-    universe = _last_of_hour(assets).filter(
+    """Rows of ``refined.market_overview``: each asset's and each exchange's last good snapshot of the hour.
+
+    Not the hour's last pull: an asset whose record was refused in it would be missing from every total.
+    """
+    universe = _last_of_hour(assets, "asset_id").filter(
         ~pl.col("asset_id").is_in(list(WRAPPED)) & pl.col("market_cap_usd").is_not_null()
     )
     cap = pl.col("market_cap_usd")
@@ -52,7 +58,7 @@ def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
         asset_hhi=_hhi(cap),
         available_at=pl.col("ingested_at").max(),
     )
-    reporting = _last_of_hour(exchanges).filter(pl.col("volume_usd_24h") > 0)
+    reporting = _last_of_hour(exchanges, "exchange_id").filter(pl.col("volume_usd_24h") > 0)
     volume = pl.col("volume_usd_24h")
     venues = reporting.group_by("provider", "opened_at").agg(
         n_exchanges=pl.len().cast(pl.Int32),
@@ -73,13 +79,16 @@ def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def movers(snapshots: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of ``refined.movers``: the last snapshot of each day, ranked by change and by volume.
+    """Rows of ``refined.movers``: each asset's last good snapshot in the last hour of a day's observations, ranked.
 
     Only assets with a 24-hour volume of at least ``MIN_VOLUME_USD_24H`` and a market cap of at least
     ``MIN_MARKET_CAP_USD``. Ties are ordered by asset id, so that ranks are the same on every run.
     """
+    newest = pl.col("observed_at").max().over("provider", "date")
     liquid = (
-        snapshots.filter(pl.col("observed_at") == pl.col("observed_at").max().over("provider", "date"))
+        snapshots.filter(pl.col("observed_at") > newest - LAST_SEEN_WITHIN)
+        .sort("observed_at")
+        .unique(["provider", "asset_id", "date"], keep="last", maintain_order=True)
         .filter(
             pl.col("change_pct_24h").is_not_null(),
             pl.col("volume_usd_24h") >= MIN_VOLUME_USD_24H,
@@ -120,10 +129,11 @@ def latest(snapshots: pl.LazyFrame, entity: str) -> pl.LazyFrame:
     )
 
 
-def _last_of_hour(snapshots: pl.LazyFrame) -> pl.LazyFrame:
-    hour = pl.col("observed_at").dt.truncate("1h")
-    return snapshots.with_columns(opened_at=hour).filter(
-        pl.col("observed_at") == pl.col("observed_at").max().over("provider", "opened_at")
+def _last_of_hour(snapshots: pl.LazyFrame, entity: str) -> pl.LazyFrame:
+    return (
+        snapshots.with_columns(opened_at=pl.col("observed_at").dt.truncate("1h"))
+        .sort("observed_at")
+        .unique(["provider", entity, "opened_at"], keep="last", maintain_order=True)
     )
 
 

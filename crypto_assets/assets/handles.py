@@ -6,7 +6,7 @@ Secrets come in as ``EnvVar`` only, so that Dagster shows the variable's name an
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class CoinCapHandle(dg.ConfigurableResource[CoinCap]):
     calls_per_minute: int = Field(description="The plan's calls a minute.")
     credits_per_month: int = Field(description="The plan's credits a month.")
     state_dir: str = Field(description="Where budgets and breaker states are kept.")
+    history_assets: list[str] = Field(default=[], description="Asset ids whose daily history is pulled.")
     is_local: bool = Field(default=False, description="Whether the address may be this machine (the sandbox).")
 
     @contextmanager
@@ -46,18 +47,31 @@ class CoinCapHandle(dg.ConfigurableResource[CoinCap]):
         del context
         plan = Plan(self.calls_per_minute, self.credits_per_month)
         state, clock = Path(self.state_dir), SystemClock()
-        with closing(coincap_at(self.base_url, self.api_key, plan, state, clock, is_local=self.is_local)) as coincap:
+        with closing(
+            coincap_at(
+                self.base_url, self.api_key, plan, state, clock, is_local=self.is_local, assets=self.history_assets
+            )
+        ) as coincap:
             yield coincap
 
 
-def coincap_at(base_url: str, key: str | None, plan: Plan, state_dir: Path, clock: Clock, *, is_local: bool) -> CoinCap:
+def coincap_at(
+    base_url: str,
+    key: str | None,
+    plan: Plan,
+    state_dir: Path,
+    clock: Clock,
+    *,
+    is_local: bool,
+    assets: Sequence[str] = (),
+) -> CoinCap:
     """CoinCap with its client, budget and breaker."""
     told = source(base_url, key=key, plan=plan)
     state_dir.mkdir(parents=True, exist_ok=True)
     # A sandbox has a ledger of its own: its calls are not CoinCap's.
     budget = Budget(state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite"), told.name, told.limits, clock)
     client = Client(told, budget=budget, clock=clock, random=random.SystemRandom(), allow_loopback=is_local)
-    return CoinCap(client, told)
+    return CoinCap(client, told, assets)
 
 
 def handles(settings: Settings) -> dict[str, object]:
@@ -70,6 +84,7 @@ def handles(settings: Settings) -> dict[str, object]:
             calls_per_minute=settings.coincap_calls_per_minute,
             credits_per_month=settings.coincap_credits_per_month,
             state_dir=str(settings.state_dir.resolve()),
+            history_assets=list(settings.history_assets),
             is_local=settings.is_coincap_local,
         )
     return found

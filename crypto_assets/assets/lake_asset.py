@@ -9,6 +9,7 @@ Asset functions hold no storage and no Dagster code; this is where both live. Wh
 * A scheduled refresh of the day in progress replaces only the hours that hold something new.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,8 +21,9 @@ import polars as pl
 from crypto_assets import __version__
 from crypto_assets.errors import CryptoAssetsError, DataError
 from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG, SINGLE_RUN
+from crypto_assets.resources.failpoints import failpoint
 from crypto_assets.resources.lake import Lake
-from crypto_assets.tables.conform import Records, conform, settle
+from crypto_assets.tables.conform import PULL_REFUSED, Records, Settled, conform, settle
 from crypto_assets.tables.contract import (
     Contract,
     Table,
@@ -37,6 +39,8 @@ from crypto_assets.tables.contract import (
 from crypto_assets.tables.quality import CheckResults, Quarantine
 from crypto_assets.tables.window import DAY, HOUR, Window, contiguous
 
+# An answer may land minutes after one that was asked for later: the hour of now, and the one before at its turn.
+RECENT_HOURS = 2
 # The verdict that a day could not be computed; written by assets, cleared when the day succeeds.
 MATERIALIZED = "materialized"
 # Dagster records no materialization for an output with this metadata (its own observable assets use it); a range
@@ -60,15 +64,22 @@ def window_of(contract: type[Contract]) -> Input:
 
 
 def whole(contract: type[Contract]) -> Input:
-    """All rows: for small digests."""
-    return Input(contract, lambda lake, _: lake.scan(contract))
+    """All rows of days that may be published: for small digests."""
+
+    def select(lake: Lake, _: Window) -> pl.LazyFrame:
+        stopped = {day for _, _, day, _ in blocking_failures(lake, [contract])}
+        rows = lake.scan(contract)
+        return rows.filter(~pl.col("date").is_in(sorted(stopped))) if stopped else rows
+
+    return Input(contract, select)
 
 
 def newest_days(contract: type[Contract], n_days: int) -> Input:
-    """The rows of the newest ``n_days`` that the table holds, whatever the window."""
+    """The rows of the newest ``n_days`` that the table holds and that may be published, whatever the window."""
 
     def select(lake: Lake, _: Window) -> pl.LazyFrame:
-        held = lake.days(contract)
+        stopped = {day for _, _, day, _ in blocking_failures(lake, [contract])}
+        held = [day for day in lake.days(contract) if day not in stopped]
         return lake.scan(contract, Window.of_days(held[-n_days:][0], held[-1])) if held else lake.scan(contract)
 
     return Input(contract, select)
@@ -114,14 +125,53 @@ def settled_asset(
 
     def decorate(parse: Callable[[pl.DataFrame], Records]) -> dg.AssetsDefinition:
         def work(lake: Lake, window: Window) -> Mapping[date, Mapping[str, int]]:
-            settled = settle(contract, parse(lake.scan(raw, window).collect()), window)
-            lake.replace(Quarantine, settled.rejected, window, where={"table_name": contract.table.full_name})
-            lake.replace(contract, settled.rows, window)
-            return by_day(window, rows=settled.rows, quarantined=settled.rejected)
+            return settle_window(lake, contract, raw, parse, window)
 
         return asset_of(contract, [raw], work)
 
     return decorate
+
+
+def settle_window(
+    lake: Lake,
+    contract: type[Contract],
+    raw: type[Contract],
+    parse: Callable[[pl.DataFrame], Records],
+    window: Window,
+) -> Mapping[date, Mapping[str, int]]:
+    """Carry the window's raw answers to the table and to quarantine, and say how many records of each day went where.
+
+    Raises DataError, and writes nothing, where every pull of a whole day was refused: what the day held stays.
+    """
+    records = parse(lake.scan(raw, window).collect())
+    settled = settle(contract, records, window)
+    if window == Window.of_days(window.days[0], window.days[-1]):
+        _require_an_accepted_pull(contract, settled, records.drifted)
+    publish(lake, contract, settled, window)
+    return by_day(window, rows=settled.rows, quarantined=settled.rejected)
+
+
+def _require_an_accepted_pull(contract: type[Contract], settled: Settled, drifted: Mapping[str, str]) -> None:
+    refused = settled.rejected.filter(pl.col("reasons").str.contains(PULL_REFUSED, literal=True))
+    lost = refused.join(settled.rows, "date", "anti").sort("date", "pull_id")
+    for (day,), records in lost.group_by("date", maintain_order=True):
+        note = next((drifted[pull_id] for pull_id in records["pull_id"] if pull_id in drifted), None)
+        reasons = Counter(reason for told in records["reasons"] for reason in told.split(",") if reason != PULL_REFUSED)
+        # Equal counts in the order of their names: the same answers are refused in the same words.
+        most = ", ".join(f"{name} ({n})" for name, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))[:3])
+        raise DataError(
+            note or f"no pull of {day} fits the contract, {len(records)} records are refused: {most}",
+            where=contract.table.full_name,
+            safe="the table and quarantine keep what they held, and raw holds the answers",
+            hint="mend the provider's parser or the contract, then materialize the day again",
+        )
+
+
+def publish(lake: Lake, contract: type[Contract], settled: Settled, window: Window) -> None:
+    """Make the window hold what was settled: the refused records first, so that no row is shown without them."""
+    lake.replace(Quarantine, settled.rejected, window, where={"table_name": contract.table.full_name})
+    failpoint("after_quarantine_before_rows")
+    lake.replace(contract, settled.rows, window)
 
 
 def asset_of(
@@ -216,11 +266,12 @@ def materialize(
     windows: Callable[[Sequence[date]], Iterator[Window]],
     work: Work,
     is_gate: bool = True,
+    is_divisible: bool = True,
 ) -> Iterator[dg.Output[None]]:
     """Do the work for the run's days and tell Dagster what came of each.
 
     A failed day stops what is downstream of it, unless the table is no gate: a round of live pulls that failed leaves
-    the day's other rounds usable.
+    the day's other rounds usable. Work that is not divisible (calls that cost) is not tried again day by day.
 
     Raises dagster.Failure where every day failed, so that what is downstream does not run.
     """
@@ -234,7 +285,7 @@ def materialize(
     done: dict[date, Mapping[str, int]] = {day: {} for day in asked if day not in failed}
     kinds: list[int] = []
     for window in windows(sorted(done)):
-        for outcome in _isolated(window, work):
+        for outcome in _isolated(window, work, is_divisible=is_divisible):
             done.update(outcome.done)
             failed.update(outcome.failed)
             kinds += [outcome.exit_code] if outcome.failed else []
@@ -253,6 +304,7 @@ def materialize(
             allow_retries=False,
         )
     shared = _table_metadata(lake, contract)
+    done = _with_row_counts(lake, contract, done)
     if not failed:
         for day, counts in done.items():
             context.add_asset_metadata(_day_metadata(counts), partition_key=str(day))
@@ -265,34 +317,34 @@ def materialize(
 
 
 def blocking_failures(
-    lake: Lake, contracts: Sequence[type[Contract]], days: Sequence[date]
+    lake: Lake, contracts: Sequence[type[Contract]], days: Sequence[date] | None = None
 ) -> list[tuple[str, str, date, str]]:
-    """The failing blocking verdicts on these tables and days: table, check, day, what was observed."""
-    if not days:
+    """The failing blocking verdicts on these tables and days (all days without): table, check, day, what was seen."""
+    if days is not None and not days:
         return []
-    verdicts = lake.scan(CheckResults, Window.of_days(min(days), max(days))).filter(
-        pl.col("table_name").is_in([c.table.full_name for c in contracts]),
-        pl.col("date").is_in(list(days)),
-        pl.col("is_blocking") & ~pl.col("passed"),
+    window = None if days is None else Window.of_days(min(days), max(days))
+    verdicts = lake.scan(CheckResults, window).filter(
+        pl.col("table_name").is_in([c.table.full_name for c in contracts]), pl.col("is_blocking") & ~pl.col("passed")
     )
+    if days is not None:
+        verdicts = verdicts.filter(pl.col("date").is_in(list(days)))
     return verdicts.select("table_name", "check_name", "date", "observed").collect().rows()
 
 
 def hours_behind(
     lake: Lake, contract: type[Contract], upstream: Sequence[type[Contract]], window: Window
 ) -> Iterator[Window]:
-    """The hours of the window in which an input holds something newer than the table does."""
+    """The hours of the window in which an input holds something newer than the table does, and the newest two.
+
+    Also hours that only the table still holds. The newest two are computed each time, and written only where they
+    differ: an answer that landed late, or after our clock was set back, does not look newer.
+    """
     ours = _newest_arrivals(lake, contract, window).rename({"arrived_at": "ours"})
     theirs = pl.concat(_newest_arrivals(lake, other, window) for other in upstream)
-    behind = (
-        theirs.group_by("hour")
-        .agg(pl.col("arrived_at").max())
-        .join(ours, "hour", "left")
-        .filter(pl.col("ours").is_null() | (pl.col("arrived_at") > pl.col("ours")))
-        .sort("hour")
-        .collect()
-    )
-    for hour in behind["hour"]:
+    hours = theirs.group_by("hour").agg(pl.col("arrived_at").max()).join(ours, "hour", "full", coalesce=True)
+    is_same = (pl.col("arrived_at") <= pl.col("ours")).fill_null(value=False)
+    is_recent = pl.col("hour").rank("dense", descending=True) <= RECENT_HOURS
+    for hour in hours.filter(~is_same | is_recent).sort("hour").collect()["hour"]:
         yield Window(hour, hour + HOUR)
 
 
@@ -319,17 +371,17 @@ class _Outcome:
     exit_code: int = 1
 
 
-def _isolated(window: Window, work: Work) -> Iterator[_Outcome]:
-    """Work on the window at once; where that fails, on its days one by one."""
+def _isolated(window: Window, work: Work, *, is_divisible: bool) -> Iterator[_Outcome]:
+    """Work on the window at once; where that fails and it can be divided, on its days one by one."""
     try:
         yield _Outcome(work(window), {})
-    except (CryptoAssetsError, pl.exceptions.PolarsError) as error:
-        if window.end - window.start <= DAY:
+    except (CryptoAssetsError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if window.end - window.start <= DAY or not is_divisible:
             told = dict.fromkeys(window.days, " ".join(str(error).split()))
             yield _Outcome({}, told, error.exit_code if isinstance(error, CryptoAssetsError) else 1)
             return
         for day in window.days:
-            yield from _isolated(Window.of_day(day), work)
+            yield from _isolated(Window.of_day(day), work, is_divisible=is_divisible)
 
 
 def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl.LazyFrame:
@@ -400,16 +452,33 @@ def _table_metadata(lake: Lake, contract: type[Contract]) -> dict[str, Any]:
     }
 
 
+def _with_row_counts(
+    lake: Lake, contract: type[Contract], done: Mapping[date, Mapping[str, int]]
+) -> dict[date, Mapping[str, int]]:
+    """The counts of each day with the rows that its partition now holds (a merged table has no partitions)."""
+    if contract.table.write is Write.MERGE:
+        return dict(done)
+    rows = lake.scan(contract, Window.of_days(min(done), max(done))).group_by("date").len().collect()
+    held = dict(rows.iter_rows())
+    return {day: {**counts, "partition_rows": held.get(day, 0)} for day, counts in done.items()}
+
+
 def _day_metadata(counts: Mapping[str, int]) -> dict[str, Any]:
-    metadata: dict[str, Any] = {name: n for name, n in counts.items() if name != "rows"}
-    return {**metadata, "dagster/partition_row_count": counts["rows"]} if "rows" in counts else metadata
+    names = {"partition_rows": "dagster/partition_row_count", "rows": "written_rows"}
+    return {names.get(name, name): n for name, n in counts.items()}
 
 
-def _automation() -> dg.AutomationCondition[dg.AssetKey]:
+def _automation() -> dg.AutomationCondition[Any]:
     """What schedules do not carry: late rows, released quarantine and backfilled history, wherever they land.
 
     A partition follows its upstream when that was updated outside the partition's own run. ``eager`` alone would look
     at the newest day only; history is bounded by the days that really changed.
+
+    Nothing is asked of a day only because it is missing, and a missing input is an empty one: history is carried to
+    days on which no snapshot was ever taken.
     """
-    follows = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
-    return (follows & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label("follow_upstream")
+    condition = dg.AutomationCondition
+    is_stopped = condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
+    changed = condition.any_deps_updated().since_last_handled()
+    follows = changed & ~condition.any_deps_in_progress() & ~condition.in_progress() & ~is_stopped
+    return follows.with_label("follow_upstream")

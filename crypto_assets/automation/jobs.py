@@ -1,19 +1,33 @@
-"""The jobs: the chain from raw to refined for a day, and the lake's maintenance."""
+"""The jobs: the chain from raw to refined for a day, the lake's maintenance, and the drill that raw is enough."""
 
 from datetime import timedelta
 
 import dagster as dg
 import polars as pl
 
+from crypto_assets.automation.rebuild import rebuild
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
-from crypto_assets.tables import ALL_TABLES
+from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
 
 # Raw, trusted, refined and quality of one partition, checks in between; the schedule's run, and `crypto-assets run`.
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.all(),
     description="One day from the providers' answers to refined tables, with blocking checks in between.",
+)
+
+# The past prices of a day: cheap enough for any plan, and on their own where a plan affords no live rounds.
+history = dg.define_asset_job(
+    "history",
+    selection=dg.AssetSelection.assets(
+        *[
+            dg.AssetKey(list(contract.table.path))
+            for contract in (raw.RawCoincapHistory, trusted.AssetHistory, refined.AssetDaily)
+        ],
+        *[dg.AssetKey(list(contract.table.path)) for contract in (quality.SourceHealth, quality.CreditLedger)],
+    ),
+    description="Daily price history of one day, from the provider's answers to daily bars.",
 )
 
 
@@ -34,3 +48,19 @@ def maintain_tables(
 @dg.job(description="Compact, vacuum and checkpoint every table of the lake.")
 def maintenance() -> None:
     maintain_tables()
+
+
+@dg.op
+def rebuild_and_compare(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
+    """Make trusted and refined again from raw beside the live tables; fails naming what differs."""
+    found = rebuild(lake)
+    for table in found.compared:
+        told = f"differs on {', '.join(table.differing)}" if table.differing else "equal"
+        context.log.info("%s: %d rows, %d rebuilt, %s", table.table, table.n_rows, table.n_rebuilt, told)
+    if found.error is not None:
+        raise dg.Failure(str(found.error), metadata={"exit_code": found.error.exit_code}, allow_retries=False)
+
+
+@dg.job(description="Prove that everything can be made again from raw. Started by hand; the live tables are only read.")
+def disaster_drill() -> None:
+    rebuild_and_compare()

@@ -1,17 +1,19 @@
 """When runs start by the clock. Cadence follows the plan's budget by arithmetic, here and nowhere else."""
 
 import math
+from datetime import timedelta
 
 import dagster as dg
 
+from crypto_assets.automation.jobs import history, refresh
 from crypto_assets.automation.jobs import maintenance as maintenance_job
-from crypto_assets.automation.jobs import refresh
-from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG
+from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
 from crypto_assets.resources.settings import Settings
 
 # One round on v3, from the sizes of recorded rows: 1,000 assets 225, 2,300 markets 300, rates and exchanges 25.
 CREDITS_PER_ROUND = 560
-_MINUTES_PER_MONTH = 31 * 24 * 60
+_MINUTES_PER_DAY = 24 * 60
+_MINUTES_PER_MONTH = 31 * _MINUTES_PER_DAY
 # Cron can say these periods exactly; others would bunch up at the hour or at midnight.
 _PERIODS = (5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
 
@@ -38,12 +40,14 @@ def cron(minutes: int) -> str:
 def live(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The round of live pulls: today's partition from raw to refined, refreshing the hours that are new.
 
-    Empty where the plan does not afford a round a day.
+    The second tick of a day also closes the day before, from raw to refined by whole days: what the first tick pulled
+    may carry the provider's time of a second before midnight. Empty where the plan does not afford a round a day.
     """
-    is_free = settings.is_coincap_local or settings.coincap_base_url.rstrip("/").endswith("/v2")
-    minutes = minutes_between_rounds(None if is_free else settings.coincap_credits_per_month)
+    minutes = cadence_minutes(settings)
     if minutes is None:
         return []
+    # With one tick a day there is no second one.
+    closes_at = timedelta(minutes=minutes % _MINUTES_PER_DAY)
 
     @dg.schedule(
         name="live",
@@ -53,13 +57,47 @@ def live(settings: Settings) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Every {minutes} minutes: what the plan affords.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         moment = context.scheduled_execution_time
-        key = DAILY.get_partition_key_for_timestamp(moment.timestamp())
+        opens = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        requests = []
+        if moment - opens == closes_at:
+            yesterday = str((opens - timedelta(days=1)).date())
+            requests.append(dg.RunRequest(run_key=f"{yesterday} closed", partition_key=yesterday))
+        if _is_refreshing(context):
+            return requests or dg.SkipReason("the round before is not over: two would pull the same moment")
         tags = {REFRESH_TAG: REFRESH_HOURS}
-        return dg.RunRequest(run_key=f"{moment:%Y-%m-%dT%H:%MZ}", partition_key=key, tags=tags)
+        now = dg.RunRequest(run_key=f"{moment:%Y-%m-%dT%H:%MZ}", partition_key=str(moment.date()), tags=tags)
+        return [now, *requests]
 
     return [tick]
+
+
+def _is_refreshing(context: dg.ScheduleEvaluationContext) -> bool:
+    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    filters = dg.RunsFilter(job_name=refresh.name, tags={REFRESH_TAG: REFRESH_HOURS}, statuses=unfinished)
+    return bool(context.instance.get_run_ids(filters, limit=1))
+
+
+def cadence_minutes(settings: Settings) -> int | None:
+    """Minutes between two rounds under these settings; None where the plan affords none."""
+    is_free = settings.is_coincap_local or settings.coincap_base_url.rstrip("/").endswith("/v2")
+    return minutes_between_rounds(None if is_free else settings.coincap_credits_per_month)
+
+
+@dg.schedule(
+    name="daily_history",
+    job=history,
+    # Half past midnight: the provider's day is over, and its daily points have been made.
+    cron_schedule="30 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The daily prices of yesterday, and what follows from them.",
+)
+def daily_history(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Yesterday's partition of the history chain."""
+    yesterday = str((context.scheduled_execution_time - timedelta(days=1)).date())
+    return dg.RunRequest(run_key=f"{yesterday} history", partition_key=yesterday)
 
 
 # Nights in UTC are as busy as days: 03:30 only keeps clear of the hour and of midnight's first runs.

@@ -82,13 +82,14 @@ def count_by_day(answers: pl.DataFrame, window: Window, time_field: str | None) 
     """How many records the complete good answers hold for each day of the window, counted with only a JSON parser.
 
     A record with a ``time_field`` belongs to the time that it names, or to its answer's start where it names none that
-    can be; other records belong to their answer's time.
+    can be or one outside the answer's window; other records belong to their answer's time.
     """
     counts: Counter[date] = Counter()
-    good = _good(answers.lazy()).select("body", "window_start_at", "observed_at", "ingested_at").collect()
-    for body, opens, observed, arrived in good.rows():
+    columns = ("body", "window_start_at", "window_end_at", "observed_at", "ingested_at")
+    for body, opens, closes, observed, arrived in _good(answers.lazy()).select(columns).collect().rows():
         for record in _records(body):
             moment = _moment(record, time_field, opens, arrived) if time_field else observed
+            moment = moment if not time_field or opens <= moment < closes else opens
             counts[moment.date()] += window.start <= moment < window.end
     return counts
 

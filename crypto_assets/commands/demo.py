@@ -200,7 +200,7 @@ def _stage(
             state = home.resolve() / "state"
             plan = Plan(_CALLS_PER_MINUTE, _CREDITS_PER_MONTH)
             settings = Settings(lake_uri=lake.root, state_dir=state, coincap_base_url=url)
-            provider = coincap_at(url, None, plan, state, clock, is_local=True)
+            provider = coincap_at(url, None, plan, state, clock, is_local=True, assets=settings.history_assets)
             defs = runs.definitions(settings, {"lake": lake, "clock": clock, "coincap": provider})
             is_long = recording is not None
             instance = dg.DagsterInstance.ephemeral() if is_long else runs.instance_at(home.resolve() / "dagster")

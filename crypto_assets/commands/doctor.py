@@ -1,7 +1,9 @@
 """``doctor``: whether this machine, the lake and its tables are as they should be.
 
-Belongs here: questions that can be answered by looking. It repairs nothing. What a table should be is its contract's
-business, and what was checked when a table was written is in ``quality.check_results``.
+Belongs here: questions that can be answered by looking, with ``--deep`` at every byte. It repairs nothing that takes
+judgement: ``--fix`` removes what misleads readers of a log that is whole, ``--gc`` what no version of a table names.
+How files are looked at is ``resources/inspection.py``. What a table should be is its contract's business, and what was
+checked when a table was written is in ``quality.check_results``.
 """
 
 from __future__ import annotations
@@ -9,16 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
 from crypto_assets.commands.demo import MARKER
-from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, UsageError
 
 if TYPE_CHECKING:
+    from crypto_assets.resources.inspection import Files
     from crypto_assets.resources.lake import Lake
     from crypto_assets.tables.contract import Contract
 
@@ -36,16 +39,31 @@ class Finding:
     error: CryptoAssetsError | None = None
 
 
-def doctor(form: output.Format) -> int:
+def doctor(
+    form: output.Format,
+    *,
+    is_deep: bool = False,
+    is_mending: bool = False,
+    is_collecting: bool = False,
+    is_agreed: bool = False,
+) -> int:
     """Look at everything; the exit code is the kind of the gravest finding, 0 where all is well."""
+    from crypto_assets.resources.clock import SystemClock
     from crypto_assets.resources.settings import Settings
 
-    settings = Settings()
-    lake = runs.lake_of(settings)
+    if is_agreed and not is_collecting:
+        raise UsageError("--yes agrees to --gc only", where="--yes", safe="nothing was done", hint="say --gc --yes")
+    lake, now = runs.lake_of(Settings()), SystemClock().now()
     findings = [*_environment(), _look("lake", lambda: _reached(lake))]
     if findings[-1].is_well:
         # Without the lake, every table would only say the same again.
-        findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake)]
+        if is_mending:
+            findings += _mended(lake)
+        if is_collecting:
+            findings += _collected(lake, now, is_agreed=is_agreed)
+        findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake), *_quirks(lake)]
+        if is_deep:
+            findings += _proofs(lake)
     output.rows(
         [{"subject": f.subject, "ok": f.is_well, "seen": f.seen} for f in findings],
         form,
@@ -109,6 +127,84 @@ def _tables(lake: Lake) -> Iterator[Finding]:
             return f"version {state.version}, {state.n_rows:,} rows, {output.size(state.n_bytes)}"
 
         yield _look(contract.table.full_name, look)
+
+
+def _proofs(lake: Lake) -> Iterator[Finding]:
+    """Every file against the log, and every row against its commit, table by table."""
+    from crypto_assets.resources.inspection import prove
+    from crypto_assets.tables import ALL_TABLES
+
+    for contract in ALL_TABLES:
+        subject = f"{contract.table.full_name} deep"
+        try:
+            proof = prove(lake, contract)
+        except CryptoAssetsError as error:
+            yield Finding(subject, False, error.what, error)
+            continue
+        yield from (Finding(subject, False, error.what, error) for error in proof.errors)
+        if proof.n_files and not proof.errors:
+            bodies = f", {proof.n_bodies:,} bodies match" if proof.n_bodies else ""
+            proven = f"{proof.n_proven:,} of {proof.n_rows:,} rows proven by sha256"
+            yield Finding(subject, True, f"{proof.n_files} files of the right size, {proven}{bodies}")
+
+
+def _mended(lake: Lake) -> Iterator[Finding]:
+    from crypto_assets.resources.inspection import mend
+
+    done = [f"{name}: {told}" for name, files in _files(lake) for told in mend(files)]
+    yield Finding("fix", True, "; ".join(done) or "nothing was to be mended")
+
+
+def _collected(lake: Lake, now: datetime, *, is_agreed: bool) -> Iterator[Finding]:
+    """Files that no version names, and uploads that were never completed; removed where agreed and old enough."""
+    from crypto_assets.resources.inspection import GRACE, unreferenced
+
+    for name, files in _files(lake):
+        strays = unreferenced(files, files.all())
+        old = [path for path, file in strays.items() if now - file.modified_at > GRACE]
+        uploads = [upload for upload in files.uploads() if now - upload.began_at > GRACE]
+        if is_agreed:
+            for path in old:
+                files.remove(path)
+            for upload in uploads:
+                files.abort(upload)
+        state = "removed" if is_agreed else "would be removed with --yes"
+        told = [f"{path} {state}" for path in old]
+        told += [f"incomplete upload of {upload.path} {state}" for upload in uploads]
+        told += [f"{path} kept: younger than {GRACE.days} days" for path in sorted(strays.keys() - set(old))]
+        if told:
+            yield Finding(f"{name} gc", is_agreed, "; ".join(told))
+
+
+def _quirks(lake: Lake) -> Iterator[Finding]:
+    """What readers take no notice of, and people should: log entries that say nothing, files of nobody."""
+    from crypto_assets.resources.inspection import log_faults, unreferenced
+    from crypto_assets.resources.lake import advice
+    from crypto_assets.tables import BY_NAME
+
+    if "://" in lake.root:
+        # Every object's listing and log is paid for there: --gc and --deep look.
+        return
+    for name, files in _files(lake):
+        stored = files.all()
+        contract = BY_NAME[name]
+        empty = [fault for fault in log_faults(files, stored) if not fault.is_fatal]
+        if empty:
+            days = lake.days(contract) if "date" in contract.table.partition_by else []
+            remedy = advice(contract, days, "file", lake.uri(contract))
+            yield Finding(f"{name} log", False, f"{'; '.join(fault.what for fault in empty)}; {remedy}")
+        strays = unreferenced(files, stored)
+        if strays:
+            what = f"{len(strays)} files that no version names, e.g. {min(strays)}; readers ignore them"
+            yield Finding(f"{name} files", False, f"{what}; crypto-assets doctor --gc lists them")
+
+
+def _files(lake: Lake) -> Iterator[tuple[str, Files]]:
+    from crypto_assets.resources.inspection import files_of
+    from crypto_assets.tables import ALL_TABLES
+
+    for contract in ALL_TABLES:
+        yield contract.table.full_name, files_of(lake, contract)
 
 
 def _reconciled(lake: Lake) -> str:

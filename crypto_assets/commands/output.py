@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Nobody should have to ask whether it hangs: in a pipe, a step that says nothing for this long says that it goes on.
 _SILENCE_S = 1.5
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Format(StrEnum):
@@ -76,8 +76,9 @@ def rows(records: Iterable[Mapping[str, Any]], form: Format, *, columns: Sequenc
         for record in held:
             sys.stdout.write(json.dumps({n: plain(v) for n, v in record.items()}, ensure_ascii=False) + "\n")
     elif form is Format.CSV:
-        for cells in (names, *([_cell(record.get(name)) for name in names] for record in held)):
-            sys.stdout.write(",".join(cells) + "\n")
+        # A column is called what the SQL calls it: a header is as foreign as a cell.
+        for record in (dict(zip(names, names, strict=True)), *held):
+            sys.stdout.write(",".join(_cell(record.get(name)) for name in names) + "\n")
     else:
         table(held, names, title=title)
     sys.stdout.flush()

@@ -29,6 +29,9 @@ _SECTIONS = {
     "schedule": "Schedules",
 }
 
+# More than a screen of failures is one failure seen many times.
+_FAILING_SHOWN = 20
+
 
 def status(form: output.Format) -> int:
     """Everything on one page; in a pipe one record a line, its ``kind`` first. CSV has the tables only."""
@@ -135,8 +138,10 @@ def _failing(lake: Lake) -> Iterator[dict[str, Any]]:
 
     verdicts = lake.scan(CheckResults)
     failing = (
-        verdicts.filter(pl.col("date") == pl.col("date").max(), ~pl.col("passed"))
-        .sort("is_blocking", "table_name", "check_name", descending=[True, False, False])
+        # A day that is stopped stays in sight until it is mended; warnings are of the newest day.
+        verdicts.filter(~pl.col("passed") & (pl.col("is_blocking") | (pl.col("date") == pl.col("date").max())))
+        .sort("is_blocking", "date", "table_name", "check_name", descending=[True, True, False, False])
+        .head(_FAILING_SHOWN)
         .collect()
     )
     for row in failing.iter_rows(named=True):
@@ -160,8 +165,8 @@ def upcoming(settings: Settings, clock: Clock) -> Iterator[tuple[str, str, datet
 
     from crypto_assets.automation import schedules
 
-    live = schedules.live(settings) if settings.coincap_absence is None else []
-    for schedule in (*live, schedules.maintenance):
+    pulling = [*schedules.live(settings), schedules.daily_history] if settings.coincap_absence is None else []
+    for schedule in (*pulling, schedules.maintenance):
         cron = str(schedule.cron_schedule)
         ticks = schedule_execution_time_iterator(clock.now().timestamp(), cron, "UTC")
         yield schedule.name, cron, next(ticks).astimezone(UTC)

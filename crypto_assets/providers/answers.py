@@ -153,9 +153,10 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
     """Text columns of the records in raw rows, named by ``mapping`` (our column: the provider's field).
 
     Strings come unquoted, numbers with the digits that were sent, objects as JSON text, null and absent as null.
+    A pull whose records all lack a required field has drifted: the provider changed its contract.
 
     Raises:
-        DataError: a required field is absent from all records of an answer: the provider changed its contract.
+        DataError: a body that was good when it landed cannot be read.
     """
     rows = usable(raw)
     record_type = msgspec.defstruct("Record", [(field, msgspec.Raw, _ABSENT) for field in mapping.values()])
@@ -163,10 +164,11 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
     texts: list[msgspec.Raw] = []
     sent: dict[str, list[bytes]] = {name: [] for name in mapping}
     lengths: list[int] = []
-    for body in rows["body"]:
+    drift: dict[str, list[str | None]] = {}
+    for pull_id, body in rows.select("pull_id", "body").iter_rows():
         page = _landed_page(body, where)
         parsed = [_decoded(decoder, record, record_type) for record in page]
-        _refuse_drift(page, parsed, required, where)
+        drift.setdefault(pull_id, []).append(_drift(page, parsed, required))
         texts += page
         lengths.append(len(page))
         for name, values in zip(mapping, zip(*map(msgspec.structs.astuple, parsed), strict=True), strict=bool(page)):
@@ -178,7 +180,8 @@ def records(raw: pl.DataFrame, mapping: Mapping[str, str], *, required: Sequence
     frame = frame.explode("position", empty_as_null=False) if len(frame) else frame.with_columns(position=pl.lit(0))
     columns = [_text_column(name, pages) for name, pages in sent.items()]
     frame = frame.with_columns(answered_at="observed_at", row=pl.int_range(pl.len())).with_columns(columns)
-    return Records(frame.cast(POINTERS), texts)
+    drifted = {pull_id: notes[0] for pull_id, notes in drift.items() if notes[0] and all(notes)}
+    return Records(frame.cast(POINTERS), texts, drifted)
 
 
 def _landed_page(body: bytes, where: str) -> list[msgspec.Raw]:
@@ -220,7 +223,8 @@ def _text_column(name: str, pages: Sequence[bytes]) -> pl.Series:
     return pl.Series(name, [unescape(v) if v is not None and v[:1] == '"' else v for v in plain], pl.String)
 
 
-def _refuse_drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: Sequence[str], where: str) -> None:
+def _drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: Sequence[str]) -> str | None:
+    """Which required field all records of a page lack, and the field that may be its new name; None where none is."""
     for field in required:
         if parsed and all(getattr(record, field) == _ABSENT for record in parsed):
             try:
@@ -228,10 +232,6 @@ def _refuse_drift(page: Sequence[msgspec.Raw], parsed: Sequence[Any], required: 
             except msgspec.DecodeError:
                 sent = []
             likely = difflib.get_close_matches(field, [n for n in sent if n not in required], n=1, cutoff=0.4)
-            raise DataError(
-                f"the field {field} is missing from all {len(parsed)} records"
-                + (f"; the new name may be {likely[0]}" if likely else ""),
-                where=where,
-                safe="raw holds the answer, and the table keeps what it held",
-                hint="map the field in the provider's file, then materialize the day again",
-            )
+            told = f"the field {field} is missing from all {len(parsed)} records"
+            return told + (f"; the new name may be {likely[0]}" if likely else "")
+    return None

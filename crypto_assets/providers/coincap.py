@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -105,11 +105,15 @@ def _classify_ok(headers: Mapping[str, str], body: bytes) -> Verdict:
 
 
 class CoinCap:
-    """CoinCap's endpoints as pulls. Every method returns what was answered, good or bad; none raises for an answer."""
+    """CoinCap's endpoints as pulls. Every method returns what was answered, good or bad; none raises for an answer.
 
-    def __init__(self, client: Client, source: Source) -> None:
+    ``history_assets`` are the ids whose history is pulled where a run names none.
+    """
+
+    def __init__(self, client: Client, source: Source, history_assets: Sequence[str] = ()) -> None:
         self._client = client
         self._source = source
+        self.history_assets = tuple(history_assets)
 
     def close(self) -> None:
         """Close the connections."""
@@ -283,11 +287,15 @@ def parse_rates(raw: pl.DataFrame) -> Records:
 def parse_history(raw: pl.DataFrame) -> Records:
     """Records for ``trusted.asset_history``; the asset is the one that was asked for."""
     parsed = records(raw, HISTORY_FIELDS, required=("time", "priceUsd"), where="coincap history")
-    # A point without a usable time belongs to the start of the window that was asked for.
-    starts = raw.select("pull_id", window_start_at="window_start_at").unique("pull_id")
-    frame = parsed.frame.join(starts, "pull_id", "left", maintain_order="left")
+    asked = raw.select("pull_id", "window_start_at", "window_end_at").unique("pull_id")
+    frame = parsed.frame.join(asked, "pull_id", "left", maintain_order="left")
+    # A point outside the window that was asked for has no usable time: whether it is seen must not depend on which
+    # days are computed together. Like one without a time it belongs to the start of the window.
+    moment = pl.from_epoch(pl.col("observed_at").cast(pl.Int64, strict=False), "ms").dt.replace_time_zone("UTC")
+    is_asked = moment.is_between("window_start_at", "window_end_at", closed="left").fill_null(value=True)
+    frame = frame.with_columns(observed_at=pl.when(is_asked).then("observed_at"))
     return _with(
-        Records(frame, parsed.texts),
+        Records(frame, parsed.texts, parsed.drifted),
         asset_id=_our_id("subject"),
         interval=pl.lit("d1"),
         answered_at=pl.col("window_start_at").cast(UTC_TIME),
@@ -295,7 +303,7 @@ def parse_history(raw: pl.DataFrame) -> Records:
 
 
 def _with(parsed: Records, **columns: pl.Expr) -> Records:
-    return Records(parsed.frame.with_columns(**columns), parsed.texts)
+    return Records(parsed.frame.with_columns(**columns), parsed.texts, parsed.drifted)
 
 
 def _our_id(column: str) -> pl.Expr:

@@ -688,6 +688,7 @@ def _host_of(url: httpx.URL, headers: Mapping[str, str]) -> str:
 def _forms(secret: str) -> Iterator[bytes]:
     raw = secret.encode()
     escaped = json.dumps(secret)[1:-1]
+    yield secret.lower().encode()  # as a host name, which is lower case however it was sent
     yield from (raw, escaped.encode(), escaped.replace("/", "\\/").encode())
     for encoded in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
         yield encoded.encode()

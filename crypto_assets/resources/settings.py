@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("coincap_api_key", mode="before")
+    @classmethod
+    def _blank_is_none(cls, value: object) -> object:
+        # `COINCAP_API_KEY=` is how an .env file says that there is none.
+        return None if isinstance(value, str) and not value.strip() else value
+
     @property
     def lake_root(self) -> str:
         """The lake's address, absolute."""

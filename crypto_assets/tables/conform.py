@@ -8,7 +8,7 @@ by a check on the tables (``checks/reconciliation.py``). What records mean is th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -30,6 +30,12 @@ POINTERS: Mapping[Any, Any] = {
 }
 _BAD_TIME = ["cast:observed_at", "observed_at|nullability", "not_from_the_future", "not_before_bitcoin"]
 _SCALE = 18
+# A poison record or two lies alone in quarantine; more than this share of an answer is not bad luck but a parser or a
+# contract that no longer fits the provider, and the whole pull would be a hole with a few survivors.
+MOST_REFUSED = 0.05
+# Below so many records a single bad one is already more than the share.
+FEWEST_JUDGED = 20
+PULL_REFUSED = "pull_refused"
 _LAST_MS = (2**63 - 1) // 1000
 
 
@@ -41,15 +47,20 @@ class Records:
         frame: the ``POINTERS`` columns and the contract's columns as text, exactly as sent (null where absent);
             a column may already have its final dtype.
         texts: the JSON text of each record, indexed by ``row``.
+        drifted: pulls whose records all lack a field that must be there, and what to make of it, by ``pull_id``.
     """
 
     frame: pl.DataFrame
     texts: Sequence[bytes | memoryview]
+    drifted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """Where the records ended: ``rows`` fit the contract, ``rejected`` fit ``quality.quarantine``."""
+    """Where the records ended: ``rows`` fit the contract, ``rejected`` fit ``quality.quarantine``.
+
+    A pull of which more than ``MOST_REFUSED`` does not fit, or that drifted, is rejected whole (``pull_refused``).
+    """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
@@ -79,7 +90,16 @@ def settle(contract: type[Contract], records: Records, window: Window) -> Settle
     ]
     judged = cast.with_columns(reasons=pl.concat_list(reasons).list.drop_nulls())
     has_bad_time = pl.col("reasons").list.set_intersection(_BAD_TIME).list.len() > 0
-    judged = judged.with_columns(belongs_at=pl.when(has_bad_time).then("answered_at").otherwise("observed_at"))
+    # Over the whole pull, before the window is looked at: a window must never change what becomes of a record.
+    is_bad = pl.col("reasons").list.len() > 0
+    is_refused = (pl.len() >= FEWEST_JUDGED) & (is_bad.mean() > MOST_REFUSED)
+    is_drifted = pl.col("pull_id").is_in(list(records.drifted))
+    judged = judged.with_columns(
+        belongs_at=pl.when(has_bad_time).then("answered_at").otherwise("observed_at"),
+        reasons=pl.when(is_refused.over("pull_id") | is_drifted)
+        .then(pl.concat_list("reasons", pl.lit(PULL_REFUSED)))
+        .otherwise("reasons"),
+    )
     judged = judged.filter(pl.col("belongs_at").is_between(pl.lit(window.start), pl.lit(window.end), closed="left"))
     is_good = pl.col("reasons").list.len() == 0
     keys = list(primary_key(contract))

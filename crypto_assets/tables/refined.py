@@ -85,7 +85,7 @@ class DimAsset(Contract):
         sources="trusted.asset_attributes.max_supply",
     )
     status = text(
-        "active, or delisted where the asset is missing from the newest day.",
+        "active, or delisted where the asset is missing from the newest two days.",
         sources="trusted.asset_attributes.last_observed_at",
     )
     first_seen_on = day("UTC day on which the asset was first observed.")
@@ -127,7 +127,7 @@ class DimExchange(Contract):
         sources="trusted.exchange_attributes.has_socket",
     )
     status = text(
-        "active, or delisted where the exchange is missing from the newest day.",
+        "active, or delisted where the exchange is missing from the newest two days.",
         sources="trusted.exchange_attributes.last_observed_at",
     )
     first_seen_on = day("UTC day on which the exchange was first observed.")
@@ -332,7 +332,7 @@ class ExchangeDaily(Contract):
 
 
 class MarketOverview(Contract):
-    """The whole market at the last snapshot of each hour: total cap, dominance, concentration of exchange volume.
+    """The whole market in each hour, by each asset's last snapshot: total cap, dominance, concentration of exchanges.
 
     The universe of caps is every listed asset except wrapped and staked duplicates of another one
     (``analytics.market.WRAPPED``), so that nothing is counted twice.
@@ -400,7 +400,7 @@ class MarketOverview(Contract):
 
 
 class Movers(Contract):
-    """Gainers, losers and most traded assets of a day's last snapshot, among those liquid enough to mean something.
+    """Gainers, losers and most traded assets of a day, by each asset's last snapshot, liquid enough to mean something.
 
     Liquid: 24-hour volume and market cap at or above the thresholds of ``analytics.market.movers``.
     """
@@ -469,7 +469,7 @@ class AssetAvailability(Contract):
         sources="refined.asset_venues_daily.volume_usd_24h",
     )
     is_listed = flag(
-        "Whether it was still seen on the newest day of the table.", sources="refined.asset_venues_daily.date"
+        "Whether it was seen on the newest two days of the table.", sources="refined.asset_venues_daily.date"
     )
 
 

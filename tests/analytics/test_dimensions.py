@@ -145,12 +145,14 @@ def test_hashes_tell_a_null_from_an_empty_text_and_one_column_from_the_next(snap
     assert rows["row_hash"].n_unique() == 4
 
 
-def test_an_asset_missing_from_the_newest_day_is_delisted_and_keeps_its_facts(snapshots: Any) -> None:
-    rows = versions(runs(snapshots(("gone", at(1), {}), ("a", at(1), {}), ("a", at(2), {}))))
+def test_an_asset_missing_from_the_newest_two_days_is_delisted_and_keeps_its_facts(snapshots: Any) -> None:
+    seen = (("gone", at(1), {}), ("late", at(2), {}), ("a", at(1), {}), ("a", at(3), {}))
+    rows = versions(runs(snapshots(*seen)))
 
     assert rows.select("asset_id", "status", "last_seen_on", "is_current").rows() == [
-        ("a", "active", on(2), True),
+        ("a", "active", on(3), True),
         ("gone", "delisted", on(1), True),
+        ("late", "active", on(2), True),
     ]
 
 
@@ -191,7 +193,7 @@ def oracle(seen: Sequence[Seen]) -> list[tuple[Any, ...]]:
         points = sorted((time, (facts["name"], facts["explorer_url"])) for a, time, facts in seen if a == asset)
         starts = [p for i, p in enumerate(points) if i == 0 or p[1] != points[i - 1][1]]
         ends: list[Any] = [time for time, _ in starts[1:]] + [None]
-        status = "active" if points[-1][0].date() == newest else "delisted"
+        status = "active" if points[-1][0].date() >= newest - dt.timedelta(days=1) else "delisted"
         for version, ((start, facts), end) in enumerate(zip(starts, ends, strict=True), 1):
             told.append((asset, version, start, end, end is None, *facts, status))
     return told

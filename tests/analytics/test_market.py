@@ -98,16 +98,18 @@ def test_wrapped_tokens_and_unknown_caps_are_not_counted(assets: Any, exchanges:
     assert (row["n_assets"], row["total_market_cap_usd"], row["btc_dominance"]) == (2, Decimal(100), 0.6)
 
 
-def test_only_the_last_snapshot_of_an_hour_counts(assets: Any, exchanges: Any) -> None:
-    frames = [assets(at(5, 0), bitcoin=1, gone=9), assets(at(5, 55), bitcoin=3, ethereum=1), assets(at(6), bitcoin=5)]
-    venues = pl.concat([exchanges(at(5, 0), a=1, b=1), exchanges(at(5, 50), a=1)])
+def test_the_last_snapshot_of_each_asset_in_an_hour_counts_even_if_the_hours_last_pull_lacks_it(
+    assets: Any, exchanges: Any
+) -> None:
+    frames = [assets(at(5, 0), bitcoin=3, ethereum=9), assets(at(5, 55), ethereum=1), assets(at(6), bitcoin=5)]
+    venues = pl.concat([exchanges(at(5, 0), a=9, b=1), exchanges(at(5, 50), a=1)])
     rows = overview(pl.concat(frames), venues)
 
     assert rows.select("opened_at", "n_assets", "total_market_cap_usd", "btc_dominance").rows() == [
         (at(5), 2, Decimal(4), 0.75),
         (at(6), 1, Decimal(5), 1.0),
     ]
-    assert rows["exchange_hhi"].to_list() == [1.0, None]
+    assert rows["exchange_hhi"].to_list() == [0.5, None]
 
 
 def test_the_ten_largest_of_twelve_equal_assets_hold_ten_twelfths(assets: Any, exchanges: Any) -> None:
@@ -184,7 +186,7 @@ def test_ties_are_ordered_by_asset_id_in_any_order_of_the_rows(assets: Any) -> N
             assert rows[rank].to_list() == [1, 2, 3, 4]
 
 
-def test_only_the_last_snapshot_of_a_day_moves(assets: Any) -> None:
+def test_the_last_snapshot_of_a_day_moves_and_what_was_not_seen_for_an_hour_does_not(assets: Any) -> None:
     frames = [assets(at(5), a=liquid("50"), gone=liquid("60")), assets(at(6), a=liquid("1")),
               assets(at(1, 0, 2), a=liquid("2"))]  # fmt: skip
     rows = movers(pl.concat(frames))

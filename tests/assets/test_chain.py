@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from crypto_assets.assets.raw.coincap import land
 from crypto_assets.checks.asset_checks import checks_for, run_checks
 from crypto_assets.sandbox import Fault
 from crypto_assets.tables import quality, raw, refined, trusted
@@ -71,14 +72,20 @@ def test_a_tick_replaces_only_the_hours_that_are_new(tmp_path: Path) -> None:
     with chain(tmp_path) as c:
         c.pull(at(1, 8))
         assert c.run(FIRST, tick=True).success
-        files = {hour: c.lake.read(trusted.AssetSnapshots) for hour in (8,)}
+        before = c.lake.read(trusted.AssetSnapshots)
         c.pull(at(1, 9))
         assert c.run(FIRST, tick=True).success
         after = c.lake.read(trusted.AssetSnapshots)
-        assert after.filter(pl.col("observed_at") < at(1, 9)).equals(files[8])
+        assert after.filter(pl.col("observed_at") < at(1, 9)).equals(before)
         assert after.height == 2 * 50
+        c.pull(at(1, 12))
+        assert c.run(FIRST, tick=True).success
+        assert c.lake.notes(trusted.AssetSnapshots)[0].window == Window(at(1, 12), at(1, 13))
 
 
+@pytest.mark.fault(
+    row=19, fault="a renamed field", promise="an error naming old and likely new name; nothing committed"
+)
 def test_one_bad_day_of_a_range_fails_alone_and_is_named(tmp_path: Path) -> None:
     with chain(tmp_path) as c:
         for day in (1, 2, 3):
@@ -98,6 +105,69 @@ def test_one_bad_day_of_a_range_fails_alone_and_is_named(tmp_path: Path) -> None
         )
         assert "upstream trusted.asset_snapshots failed" in told["refined.asset_hourly"]
         assert set(verdicts["date"]) == {date(2026, 10, 2)}
+
+
+def test_a_drifted_pull_among_good_ones_costs_the_day_nothing_but_itself(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        for hour, minute, faults in ((8, 0, []), (9, 0, [Fault("missing_field", "assets")]), (9, 5, []), (10, 0, [])):
+            c.sandbox.set_faults(faults)
+            c.pull(at(1, hour, minute))
+            assert c.run(FIRST, tick=True).success
+        by_ticks = c.content()
+        rows = by_ticks["trusted.asset_snapshots"]
+        assert sorted(rows["observed_at"].unique()) == [at(1, 8), at(1, 9, 5), at(1, 10)]
+        refused = c.lake.read(quality.Quarantine)
+        assert refused.height == 50
+        assert all("pull_refused" in reasons for reasons in refused["reasons"])
+        assert by_ticks["refined.latest_assets"]["observed_at"].unique().to_list() == [at(1, 10)]
+        assert c.run(FIRST).success
+        assert same(by_ticks, c.content()) == []
+
+
+def test_an_answer_that_landed_late_is_taken_up_by_the_next_tick(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        c.set_now(at(1, 10))
+        late = c.coincap.assets()
+        c.pull(at(1, 10, 5))
+        assert c.run(FIRST, tick=True).success
+        land(c.lake, raw.RawCoincapAssets, [late])
+        assert c.run(FIRST, tick=True).success
+        rows = c.lake.read(trusted.AssetSnapshots)
+        assert sorted(rows["observed_at"].unique()) == [at(1, 10), at(1, 10, 5)]
+        assert c.lake.read(refined.AssetHourly)["n_obs"].unique().to_list() == [2]
+
+
+def test_a_round_stamped_before_midnight_is_in_the_day_once_it_is_closed(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        c.pull(at(1, 23, 55))
+        assert c.run(FIRST, tick=True).success
+        # Asked after midnight, answered with the provider's time of two seconds before.
+        c.sandbox.set_now(at(1, 23, 59))
+        c.clock.set(at(2, 0, 0))
+        assert c.run(date(2026, 10, 2), select=[*LIVE, *DERIVED], tick=True).success
+        assert c.lake.read(trusted.AssetSnapshots).height == 50
+        c.set_now(at(2, 0, 5))
+        assert c.run(FIRST, select=[*LIVE, *DERIVED]).success
+        assert c.lake.read(trusted.AssetSnapshots).height == 2 * 50
+
+
+def test_a_stopped_day_is_left_out_of_what_reads_all_days(filled: Chain) -> None:
+    assert filled.run(FIRST, LAST).success
+    name = trusted.AssetSnapshots.table.full_name
+    stopped = filled.lake.read(quality.CheckResults, Window.of_day(LAST)).filter(table_name=name)
+    stopped = stopped.with_columns(passed=pl.lit(value=False), is_blocking=pl.lit(value=True))
+    filled.lake.replace(quality.CheckResults, stopped, Window.of_day(LAST), where={"table_name": name})
+    assert filled.run(FIRST, select=[refined.LatestAssets]).success
+    assert filled.lake.read(refined.LatestAssets)["observed_at"].unique().to_list() == [at(2, 21)]
+
+
+def test_history_of_a_failing_endpoint_is_asked_once_per_asset(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        c.set_now(at(4, 1))
+        c.sandbox.set_faults([Fault("html", "history")])
+        result = c.run(FIRST, LAST, select=[raw.RawCoincapHistory])
+        assert "all 3 days failed" in failures(result)["raw.coincap_history"]
+        assert sorted(c.lake.read(raw.RawCoincapHistory)["subject"]) == ["bitcoin", "ethereum"]
 
 
 def test_a_mended_day_clears_its_verdict_and_flows_on(tmp_path: Path) -> None:
@@ -214,6 +284,9 @@ def test_a_used_up_quota_stops_every_endpoint_of_the_provider_at_once(tmp_path: 
         assert "raw.coincap_rates" in told
 
 
+@pytest.mark.fault(
+    row=24, fault="pages fail, shift, fall short or loop", promise="an incomplete window is not published"
+)
 def test_page_three_of_five_failing_publishes_nothing_and_the_next_round_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +327,9 @@ def test_a_bad_record_is_quarantined_with_its_reason_and_the_rest_lands(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["duplicate_rows", "out_of_order"])
+@pytest.mark.fault(
+    row=21, fault="duplicates in a page, across pages and runs", promise="one row a key; the others are counted"
+)
 def test_doubled_and_disordered_rows_make_the_same_table(tmp_path: Path, kind: str) -> None:
     with chain(tmp_path) as c:
         c.pull(at(1, 12), [raw.RawCoincapAssets])
@@ -268,6 +344,7 @@ def test_doubled_and_disordered_rows_make_the_same_table(tmp_path: Path, kind: s
         assert (rows["n_duplicates"].sum() > 0) == (kind == "duplicate_rows")
 
 
+@pytest.mark.fault(row=18, fault="a new field", promise="kept in raw, warned of; trusted unchanged")
 def test_a_new_field_is_warned_of_and_kept_in_raw(tmp_path: Path) -> None:
     with chain(tmp_path) as c:
         c.sandbox.set_faults([Fault("new_field", "assets")])

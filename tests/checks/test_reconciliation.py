@@ -101,12 +101,12 @@ def test_pulls_that_broke_off_are_no_records(lake: Lake, three_days: pl.DataFram
     assert reconciled(lake, three_days, last=THIRD).observed.startswith("raw 12 =")
 
 
-def test_a_history_point_belongs_to_its_own_day_and_outside_the_window_to_none(lake: Lake) -> None:
+def test_a_history_point_belongs_to_its_own_day_and_outside_the_window_to_quarantine(lake: Lake) -> None:
     outside = point(THIRD + timedelta(days=1))
     land(lake, raw.RawCoincapHistory, history([*map(point, (FIRST, SECOND, THIRD)), outside], FIRST, THIRD))
     rows = settled(lake, trusted.AssetHistory, THREE_DAYS)
     whole = verdict("reconciled", lake, trusted.AssetHistory, rows, last=THIRD)
-    assert (whole.passed, whole.observed) == (True, "raw 3 = trusted 3 + quarantined 0 + duplicates 0")
+    assert (whole.passed, whole.observed) == (True, "raw 4 = trusted 3 + quarantined 1 + duplicates 0")
     second = rows.filter(pl.col("date") == SECOND)
     assert verdict("reconciled", lake, trusted.AssetHistory, second, first=SECOND).observed.startswith("raw 1 = ")
     none = verdict("reconciled", lake, trusted.AssetHistory, second.clear(), first=SECOND)

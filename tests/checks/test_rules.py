@@ -192,6 +192,9 @@ def prices(day: date, *values: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.fault(
+    row=16, fault="negative, absurd or stuck prices", promise="beyond a bound: quarantine; stuck: a warning"
+)
 def test_a_day_that_repeats_the_day_before_is_seen_wherever_it_lies_in_the_range(lake: Lake, rows_of: RowsOf) -> None:
     half = [*prices(FIRST, "5", "6", "1"), *prices(SECOND, "5", "7", "1"), *prices(THIRD, "8", "9", "1")]
     lake.replace(SNAPSHOTS, rows := rows_of(SNAPSHOTS, *half), window := window_of(rows))

@@ -51,6 +51,7 @@ def listeners(pids: set[int]) -> set[str]:
     return found
 
 
+@pytest.mark.fault(row=105, fault="a listener beyond loopback", promise="nothing listens there")
 def test_up_answers_listens_on_loopback_only_and_stops_clean(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -252,6 +252,7 @@ def test_gzip_members_joined_end_to_end_are_one_body(make: Make) -> None:
         assert make(url).get("assets", "/assets").body == OK_BODY
 
 
+@pytest.mark.fault(row=2, fault="some 5xx, then a good answer", promise="retried with jitter, one landing")
 def test_a_server_error_is_asked_again_with_full_jitter(client: Client, httpserver: HTTPServer, clock: Waits) -> None:
     seen = answering(httpserver, (503, b"later"), (500, b""), (502, b""), (200, OK_BODY))
     answer = client.get("assets", "/assets")
@@ -271,6 +272,7 @@ def test_server_errors_for_ever_end_as_unavailable(client: Client, httpserver: H
     ("header", "waited"),
     [("7", 7.0), (format_datetime(NOON + timedelta(seconds=90)), 90.0), ("120", 120.0)],
 )
+@pytest.mark.fault(row=1, fault="429 with Retry-After", promise="wait as told up to a cap, else the window is pending")
 def test_retry_after_is_honoured(
     client: Client, httpserver: HTTPServer, clock: Waits, header: str, waited: float
 ) -> None:
@@ -280,6 +282,7 @@ def test_retry_after_is_honoured(
 
 
 @pytest.mark.parametrize("header", ["-30", "soon", format_datetime(NOON - timedelta(days=1))])
+@pytest.mark.fault(row=1, fault="429 with Retry-After", promise="wait as told up to a cap, else the window is pending")
 def test_a_senseless_retry_after_leaves_the_jitter(
     client: Client, httpserver: HTTPServer, clock: Waits, header: str
 ) -> None:
@@ -289,6 +292,7 @@ def test_a_senseless_retry_after_leaves_the_jitter(
 
 
 @pytest.mark.parametrize("header", ["121", "9" * 200, format_datetime(NOON + timedelta(hours=2))])
+@pytest.mark.fault(row=1, fault="429 with Retry-After", promise="wait as told up to a cap, else the window is pending")
 def test_a_long_retry_after_is_left_for_the_next_run(
     client: Client, httpserver: HTTPServer, clock: Waits, header: str
 ) -> None:
@@ -317,6 +321,7 @@ def test_any_retry_after_is_seconds_or_nothing(header: str) -> None:
     assert seconds is None or seconds >= 0
 
 
+@pytest.mark.fault(row=4, fault="401 or 403", promise="never retried; the error names the setting, never the key")
 def test_a_refused_key_is_never_retried(client: Client, httpserver: HTTPServer) -> None:
     seen = answering(httpserver, (403, b"no"))
     answer = client.get("assets", "/assets")
@@ -339,6 +344,7 @@ def test_a_truncated_answer_followed_by_a_whole_one_is_good(client: Client, http
 
 
 @pytest.mark.parametrize("break_off", [short_body, reset])
+@pytest.mark.fault(row=8, fault="reset or short body", promise="retried; never parsed")
 def test_a_connection_that_breaks_is_retried_and_never_parsed(make: Make, break_off: Script) -> None:
     with hostile(break_off, whole(OK_BODY)) as (url, requests):
         answer = make(url).get("assets", "/assets")
@@ -362,6 +368,9 @@ def test_damaged_compression_is_tried_twice(make: Make) -> None:
     assert len(requests) == 2
 
 
+@pytest.mark.fault(
+    row=7, fault="connection refused, DNS or TLS failure", promise="transient; a bad certificate is terminal"
+)
 def test_nobody_listening_is_unavailable_and_costs_no_credits(make: Make, budget: Budget) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -370,6 +379,7 @@ def test_nobody_listening_is_unavailable_and_costs_no_credits(make: Make, budget
     assert budget.spent(PER_MONTH) == 0
 
 
+@pytest.mark.fault(row=1, fault="429 with Retry-After", promise="wait as told up to a cap, else the window is pending")
 def test_a_quota_refusal_is_never_retried_and_closes_the_month(
     client: Client, httpserver: HTTPServer, clock: Waits
 ) -> None:
@@ -412,6 +422,9 @@ def test_a_retry_that_the_budget_refuses_returns_the_answer_there_is(
         client.get("assets", "/assets")
 
 
+@pytest.mark.fault(
+    row=14, fault="compression bomb, endless body, deep nesting", promise="stopped early, memory bounded"
+)
 def test_a_gzip_bomb_stops_at_the_size_limit_with_bounded_memory(make: Make) -> None:
     engine = zlib.compressobj(9, wbits=31)
     megabyte = bytes(1_000_000)
@@ -424,6 +437,9 @@ def test_a_gzip_bomb_stops_at_the_size_limit_with_bounded_memory(make: Make) -> 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000  # kB
 
 
+@pytest.mark.fault(
+    row=14, fault="compression bomb, endless body, deep nesting", promise="stopped early, memory bounded"
+)
 def test_a_large_plain_body_stops_at_the_size_limit(make: Make) -> None:
     with hostile(whole(bytes(200_000))) as (url, _):
         assert make(url, max_bytes=100_000).get("assets", "/assets").outcome is Outcome.MALFORMED
@@ -453,6 +469,7 @@ def test_an_encoding_that_was_not_asked_for_is_refused(make: Make) -> None:
     ],
     ids=["headers", "body", "endless 100 Continue"],
 )
+@pytest.mark.fault(row=6, fault="headers or body in drops", promise="the total deadline ends it")
 def test_an_answer_that_drips_is_stopped_at_the_deadline(make: Make, script: Script) -> None:
     with hostile(script) as (url, _):
         began = time.monotonic()
@@ -462,6 +479,7 @@ def test_an_answer_that_drips_is_stopped_at_the_deadline(make: Make, script: Scr
     assert 0.25 < took < 0.8
 
 
+@pytest.mark.fault(row=26, fault="redirect", promise="refused; the key goes to no other host")
 def test_a_redirect_is_not_followed_and_names_the_other_host_only(make: Make, httpserver: HTTPServer) -> None:
     there = f"https://elsewhere.example/login?key={quote(CANARY)}"
     seen = answering(httpserver, Response(b"", 302, {"Location": there}))
@@ -500,6 +518,7 @@ def test_a_redirect_to_nonsense_is_named_without_it(make: Make, location: str) -
         "::7f00:1",
     ],
 )
+@pytest.mark.fault(row=26, fault="redirect", promise="refused; the key goes to no other host")
 def test_a_name_that_leads_to_a_private_or_metadata_address_is_refused(
     make: Make, monkeypatch: pytest.MonkeyPatch, address: str, clock: Waits
 ) -> None:
@@ -512,6 +531,9 @@ def test_a_name_that_leads_to_a_private_or_metadata_address_is_refused(
     assert clock.waits == []
 
 
+@pytest.mark.fault(
+    row=7, fault="connection refused, DNS or TLS failure", promise="transient; a bad certificate is terminal"
+)
 def test_a_name_that_cannot_be_looked_up_is_unavailable(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -591,6 +613,9 @@ def _self_signed(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.fault(
+    row=7, fault="connection refused, DNS or TLS failure", promise="transient; a bad certificate is terminal"
+)
 def test_a_certificate_that_cannot_be_verified_is_terminal_in_plain_words(
     make: Make, tmp_path: Path, clock: Waits, budget: Budget
 ) -> None:
@@ -609,6 +634,7 @@ def test_a_server_that_speaks_no_tls_is_unavailable(make: Make) -> None:
     assert answer.outcome is Outcome.UNAVAILABLE
 
 
+@pytest.mark.fault(row=3, fault="5xx for ever", promise="the breaker opens, says since when; what landed goes on")
 def test_the_breaker_opens_after_five_failures_and_lets_one_probe_through_a_minute(
     make: Make, httpserver: HTTPServer, clock: Waits
 ) -> None:
@@ -706,6 +732,7 @@ def assert_no_canary(text: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 429, 503])
+@pytest.mark.fault(row=12, fault="the body repeats the key", promise="the key is in no table, file or error")
 def test_the_key_is_in_no_answer_and_no_log_even_at_debug(
     make: Make, httpserver: HTTPServer, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
@@ -749,6 +776,7 @@ def test_the_key_is_not_sent_where_it_was_not_asked_for(make: Make, httpserver: 
 
 
 @given(st.text(min_size=8, max_size=60), st.binary(max_size=9), st.binary(max_size=9))
+@pytest.mark.fault(row=12, fault="the body repeats the key", promise="the key is in no table, file or error")
 def test_no_form_of_a_secret_survives_redaction(secret: str, before: bytes, after: bytes) -> None:
     raw = secret.encode()
     for form in (raw, quote(secret, safe="").encode(), quote(secret).encode(), json.dumps(secret).encode()[1:-1]):

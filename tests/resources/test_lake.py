@@ -580,6 +580,8 @@ def test_a_commit_says_who_made_it_and_what_it_holds(lake: Lake, rates: RowsOf) 
         "contract": fingerprint(FxRates),
         "rows": "2",
         "sha256": content_hash(frame),
+        "window": "2024-01-01T00:00:00+00:00/2024-01-02T00:00:00+00:00",
+        "where": "{}",
     }
 
 
@@ -701,7 +703,7 @@ def test_a_broken_log_is_one_line(lake: Lake, rates: RowsOf) -> None:
         entry.write_text("{ no json\n")
 
     with pytest.raises(
-        DataError, match=r"^trusted.fx_rates: the table cannot be read or written: .*; run crypto-assets"
+        DataError, match=r"^trusted.fx_rates: log entry 0{20}.json is garbage from line 1; .*; nothing was read in part"
     ):
         again(lake).read(FxRates)
 

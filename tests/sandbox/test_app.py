@@ -322,6 +322,7 @@ def test_control_refuses_nonsense_and_changes_nothing(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.com", "localhost", ""])  # noqa: S104
+@pytest.mark.fault(row=105, fault="a listener beyond loopback", promise="nothing listens there")
 def test_no_host_but_loopback_is_served(host: str) -> None:
     with pytest.raises(UsageError, match="not a loopback address"), serve(MARKET, host=host):
         pass

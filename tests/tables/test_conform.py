@@ -201,6 +201,11 @@ def test_a_statistic_declared_as_rounded_is_rounded_to_18_digits(change: str, ro
         "１",
     ],
 )
+@pytest.mark.fault(
+    row=15,
+    fault="NaN, infinity, null, text where a number was due",
+    promise="the record is quarantined with its reason",
+)
 def test_a_text_that_is_no_storable_number_is_refused_and_not_nulled(price: str) -> None:
     assert reasons(price_usd=price) == "cast:price_usd,price_usd|nullability"
 
@@ -411,6 +416,7 @@ def test_any_order_of_the_records_gives_equal_frames(records: Sequence[Mapping[s
 
 
 @given(st.text("0123456789", max_size=22), st.text("0123456789", max_size=22), st.none() | st.integers(-25, 25))
+@pytest.mark.fault(row=17, fault="30 digits, 1e-18, huge supplies", promise="exact or refused, never rounded")
 def test_a_price_is_stored_exactly_or_refused(whole: str, fraction: str, exponent: int | None) -> None:
     price = whole + (f".{fraction}" if fraction else "") + (f"e{exponent}" if exponent is not None else "")
     result = settled({"price_usd": price})

@@ -16,6 +16,7 @@ from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, Tr
 from crypto_assets.providers.answers import Pull, raw_rows
 from crypto_assets.providers.coincap import CoinCap
 from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.failpoints import failpoint
 from crypto_assets.resources.http import Outcome
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.contract import polars_schema
@@ -37,7 +38,7 @@ POOL = "coincap"
 class HistoryConfig(dg.Config):
     """Which assets' history to pull, and whether to ask again for days that raw already holds."""
 
-    assets: list[str] = Field(["bitcoin", "ethereum"], description="Asset ids.")
+    assets: list[str] = Field([], description="Asset ids; those of the settings where empty.")
     again: bool = Field(default=False, description="Ask again for days that raw already holds.")
 
 
@@ -89,20 +90,31 @@ def _pull_history(
     coincap: dg.ResourceParam[CoinCap],
     clock: dg.ResourceParam[Clock],
 ) -> Iterator[dg.Output[None]]:
-    """Daily price history: one call per asset and year, for the days that are over and not yet held."""
+    """Daily price history: one call per asset and year, for the days that are over and not yet held.
+
+    An asset that fails does not stop the others; the first error is raised once all were asked, each once.
+    """
+
+    def pull(asset_id: str, window: Window) -> int:
+        held = set() if config.again else held_days(lake, asset_id, window)
+        missing = [day for day in window.days if day not in held and Window.of_day(day).end <= clock.now()]
+        gaps = (coincap.history(asset_id, gap) for gap in contiguous(missing))
+        return sum(len(land(lake, RawCoincapHistory, pulls, context.log.warning)) for pulls in gaps)
 
     def work(window: Window) -> Mapping[date, Mapping[str, int]]:
-        landed = pl.DataFrame(schema=polars_schema(RawCoincapHistory))
-        for asset_id in config.assets:
-            held = set() if config.again else held_days(lake, asset_id, window)
-            missing = [day for day in window.days if day not in held and Window.of_day(day).end <= clock.now()]
-            for gap in contiguous(missing):
-                landed = landed.vstack(
-                    land(lake, RawCoincapHistory, coincap.history(asset_id, gap), context.log.warning)
-                )
-        return {day: {"rows": len(landed)} for day in window.days}
+        n_landed, errors = 0, []
+        for asset_id in config.assets or coincap.history_assets:
+            try:
+                n_landed += pull(asset_id, window)
+            except CryptoAssetsError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return {day: {"answers_of_the_run": n_landed} for day in window.days}
 
-    yield from materialize(context, lake, RawCoincapHistory, [], windows=contiguous, work=work, is_gate=False)
+    yield from materialize(
+        context, lake, RawCoincapHistory, [], windows=contiguous, work=work, is_gate=False, is_divisible=False
+    )
 
 
 coincap_history = _raw_asset(RawCoincapHistory, _pull_history)
@@ -113,21 +125,25 @@ def land(
 ) -> pl.DataFrame:
     """Append the pulls, good and bad, each exactly once, and return the rows that were new.
 
-    An unknown thing (a delisted asset) is reported by ``warn`` and skipped. Raises the error of any other bad ending,
-    after its evidence has landed: NeedsYouError, TransientError or DataError.
+    An unknown thing (a delisted asset), or one without records, is reported by ``warn`` and skipped. Raises the error
+    of any other bad ending, after its evidence has landed: NeedsYouError, TransientError or DataError.
     """
     new = []
     for pull in pulls:
+        failpoint("after_fetch")
         rows = raw_rows([pull])
         app, version = transaction(pull)
         commit = lake.append(contract, rows, app=app, version=version)
         if not commit.is_new and not _holds(lake, contract, pull):
             # A later answer of another process overtook ours: ours is no repetition and lands under its own name.
             commit = lake.append(contract, rows, app=f"{app}/{pull.pull_id}", version=version)
+        failpoint("after_land")
         if commit.is_new:
             new.append(rows)
         if not pull.is_complete and warn is not None and pull.ending.outcome is Outcome.NOT_FOUND:
             warn(f"{pull.ending.request}: {pull.ending.detail}; skipped")
+        elif pull.is_complete and warn is not None and pull.answers[0].outcome is Outcome.EMPTY:
+            warn(f"{pull.ending.request}: the provider has no records of that time; not asked for again by itself")
         elif not pull.is_complete:
             raise failure(pull, contract)
     return pl.concat(new) if new else pl.DataFrame(schema=polars_schema(contract))
@@ -145,7 +161,6 @@ def transaction(pull: Pull) -> tuple[str, int]:
 def failure(pull: Pull, contract: type[RawAnswers]) -> CryptoAssetsError:
     """The error that says how the pull ended."""
     ending = pull.ending
-    good = {Outcome.OK, Outcome.EMPTY}
     what = f"{ending.request} ended {ending.outcome} ({ending.detail or 'no records'}) on page {len(pull.answers)}"
     where, safe = contract.table.full_name, "nothing of the pull is published, and raw holds what came as evidence"
     if ending.outcome in (Outcome.RATE_LIMITED, Outcome.UNAVAILABLE):
@@ -153,7 +168,11 @@ def failure(pull: Pull, contract: type[RawAnswers]) -> CryptoAssetsError:
     if ending.outcome in (Outcome.QUOTA_EXHAUSTED, Outcome.DENIED):
         hint = "wait for the quota, raise the plan, or check the key; see crypto-assets status"
         return NeedsYouError(what, where=where, safe=safe, hint=hint)
-    hint = "the page limit was reached" if ending.outcome in good else "look at the body in raw"
+    if ending.outcome is Outcome.EMPTY:
+        # A list of nothing is never true of a whole market: success would be silence.
+        hint = "earlier data stay as they are; the next run asks again"
+    else:
+        hint = "the page limit was reached" if ending.outcome is Outcome.OK else "look at the body in raw"
     return DataError(what, where=where, safe=safe, hint=hint)
 
 

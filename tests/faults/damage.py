@@ -1,0 +1,144 @@
+"""What the tests of damage share: a filled lake to damage, the command line, and somebody who follows its advice."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+
+from crypto_assets import cli
+from crypto_assets.commands import run as runs
+from crypto_assets.errors import CryptoAssetsError, DataError
+from crypto_assets.resources.inspection import Directory, log_faults
+from crypto_assets.resources.lake import Lake
+from crypto_assets.sandbox import Fault
+from crypto_assets.tables import ALL_TABLES, quality, raw
+from crypto_assets.tables.contract import Contract
+from tests.chain import at, chain
+
+DAYS = [date(2026, 10, day) for day in (1, 2, 3)]
+MIDDLE = DAYS[1]
+_COMMAND = re.compile(r"crypto-assets (backfill|run|doctor)((?: --(?:from|to|select) \S+| --fix)*)")
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def fill(home: Path) -> Path:
+    """A lake of three days, one refused record and a gap; each day was a run of its own."""
+    with chain(home, n_assets=20) as c:
+        graph = c.definitions.resolve_asset_graph()
+        derived = [key for key in graph.materializable_asset_keys if key.path[0] != "raw"]
+        for day in DAYS:
+            c.sandbox.set_faults([Fault("negative_price", "assets")] if day == MIDDLE else [])
+            c.pull(at(day.day, 9))
+            c.pull(at(day.day, 21))
+            # Checks take most of a run, and the middle day is the one that is damaged.
+            report = runs.execute(c.definitions, c.instance, [day], derived, has_checks=day == MIDDLE)
+            assert report.exit_code == 0, report.failed
+        assert not c.run(date(2026, 9, 30), select=[raw.RawCoincapRates]).success
+    return home / "lake"
+
+
+@dataclass
+class House:
+    """A lake in a directory, and its people."""
+
+    root: Path
+    template: Path
+    away: Path
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def lake(self) -> Lake:
+        """The lake as a process opens it that starts now."""
+        return Lake(str(self.root))
+
+    def say(self, *words: str) -> Said:
+        """Call the command line in this process."""
+        self.capsys.readouterr()
+        code = cli.main(words)
+        return Said(code, *self.capsys.readouterr())
+
+    def folder(self, contract: type[Contract]) -> Path:
+        return Path(self.lake.uri(contract))
+
+    def file(self, contract: type[Contract], day: date | None = MIDDLE) -> Path:
+        """A data file of the table, of the day where it has days."""
+        live = self.lake.live(contract)
+        return self.folder(contract) / (live.filter(day=day) if live["day"].null_count() == 0 else live)["path"][0]
+
+    def entry(self, contract: type[Contract], version: int) -> Path:
+        return self.folder(contract) / "_delta_log" / f"{version:020}.json"
+
+    def newest(self, contract: type[Contract]) -> int:
+        """The table's version."""
+        state = self.lake.state(contract)
+        assert state is not None
+        return state.version
+
+    def content(self) -> dict[str, pl.DataFrame]:
+        """Every row of every table but verdicts, which say when they were made."""
+        tables = [contract for contract in ALL_TABLES if contract is not quality.CheckResults]
+        return {contract.table.full_name: self.lake.read(contract) for contract in tables}
+
+    def refusal(self, contract: type[Contract]) -> DataError:
+        """The error of reading the table: typed and of one line."""
+        with pytest.raises(DataError) as caught:
+            self.lake.read(contract)
+        assert "\n" not in str(caught.value)
+        assert caught.value.where == contract.table.full_name
+        return caught.value
+
+    def follow(self, error: CryptoAssetsError | str, contract: type[Contract] | None = None) -> None:
+        """Do what the advice says, to the letter: put back, move away, run the command."""
+        advice = error if isinstance(error, str) else error.hint
+        found = _COMMAND.search(advice)
+        if moving := re.search(r"move (\S+) away", advice):
+            Path(moving[1]).rename(self.away / Path(moving[1]).name)
+        elif "put it back from a backup" in advice:
+            assert contract is not None
+            backup = self.template / self.folder(contract).relative_to(self.root)
+            shutil.copytree(backup, self.folder(contract), dirs_exist_ok=True)
+        assert found or "backup" in advice, advice
+        if found:
+            said = self.say(found[1], *found[2].split())
+            assert said.code == 0, said.err
+
+
+def move_in(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> House:
+    """A copy of the filled lake, which the command line takes for its own."""
+    house = House(tmp_path / "lake", template, tmp_path / "away", capsys)
+    shutil.copytree(template, house.root)
+    house.away.mkdir()
+    for name in ("COINCAP_API_KEY", "DAGSTER_HOME", "AWS_ENDPOINT_URL", "CRYPTO_ASSETS_COINCAP_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CRYPTO_ASSETS_LAKE_URI", str(house.root))
+    monkeypatch.setenv("CRYPTO_ASSETS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    return house
+
+
+def same(before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame]) -> list[str]:
+    """The tables whose rows differ."""
+    return [name for name in before if not before[name].equals(after[name])]
+
+
+def faults_of(folder: Path) -> list[str]:
+    """What is wrong with the log of the table in the folder."""
+    files = Directory(str(folder))
+    return [fault.what for fault in log_faults(files, files.all())]
+
+
+__all__ = ["DAYS", "MIDDLE", "House", "Said", "faults_of", "fill", "move_in", "same"]
