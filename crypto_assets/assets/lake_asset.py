@@ -276,11 +276,11 @@ def materialize(
     Raises dagster.Failure where every day failed, so that what is downstream does not run.
     """
     asked = [date.fromisoformat(key) for key in context.partition_keys]
-    verdicts = blocking_failures(lake, [contract, *upstream], asked)
+    verdicts = _failures(lake, [contract, *upstream], asked)
     failed: dict[date, str] = {
         day: f"upstream {table} failed {check}: {observed}"
-        for table, check, day, observed in verdicts
-        if table != contract.table.full_name
+        for table, check, day, observed, is_blocking in verdicts
+        if is_blocking and table != contract.table.full_name
     }
     done: dict[date, Mapping[str, int]] = {day: {} for day in asked if day not in failed}
     kinds: list[int] = []
@@ -290,7 +290,8 @@ def materialize(
             failed.update(outcome.failed)
             kinds += [outcome.exit_code] if outcome.failed else []
     done = {day: counts for day, counts in done.items() if day not in failed}
-    once_failed = _once_failed(lake, contract, asked)
+    own = (contract.table.full_name, MATERIALIZED)
+    once_failed = {day for table, check, day, *_ in verdicts if (table, check) == own}
     _record(lake, contract, failed, cleared=once_failed & done.keys(), is_gate=is_gate)
 
     for day, error in sorted(failed.items()):
@@ -320,15 +321,21 @@ def blocking_failures(
     lake: Lake, contracts: Sequence[type[Contract]], days: Sequence[date] | None = None
 ) -> list[tuple[str, str, date, str]]:
     """The failing blocking verdicts on these tables and days (all days without): table, check, day, what was seen."""
+    return [(table, check, day, told) for table, check, day, told, stops in _failures(lake, contracts, days) if stops]
+
+
+def _failures(
+    lake: Lake, contracts: Sequence[type[Contract]], days: Sequence[date] | None
+) -> list[tuple[str, str, date, str, bool]]:
+    """The failing verdicts, blocking or not: table, check, day, what was seen, whether it blocks."""
     if days is not None and not days:
         return []
     window = None if days is None else Window.of_days(min(days), max(days))
-    verdicts = lake.scan(CheckResults, window).filter(
-        pl.col("table_name").is_in([c.table.full_name for c in contracts]), pl.col("is_blocking") & ~pl.col("passed")
-    )
+    names = [contract.table.full_name for contract in contracts]
+    failing = lake.scan(CheckResults, window).filter(pl.col("table_name").is_in(names), ~pl.col("passed"))
     if days is not None:
-        verdicts = verdicts.filter(pl.col("date").is_in(list(days)))
-    return verdicts.select("table_name", "check_name", "date", "observed").collect().rows()
+        failing = failing.filter(pl.col("date").is_in(list(days)))
+    return failing.select("table_name", "check_name", "date", "observed", "is_blocking").collect().rows()
 
 
 def hours_behind(
@@ -401,14 +408,6 @@ def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl
     return rows.group_by(hour=pl.col(clock).dt.truncate("1h")).agg(arrived_at=pl.col(arrival).max())
 
 
-def _once_failed(lake: Lake, contract: type[Contract], days: Sequence[date]) -> set[date]:
-    """The days that the table could not be computed for when it was last tried."""
-    verdicts = lake.scan(CheckResults, Window.of_days(min(days), max(days))).filter(
-        pl.col("table_name") == contract.table.full_name, pl.col("check_name") == MATERIALIZED, ~pl.col("passed")
-    )
-    return set(verdicts.select("date").collect()["date"]) & set(days)
-
-
 def _record(
     lake: Lake, contract: type[Contract], failed: Mapping[date, str], *, cleared: set[date], is_gate: bool
 ) -> None:
@@ -458,8 +457,8 @@ def _with_row_counts(
     """The counts of each day with the rows that its partition now holds (a merged table has no partitions)."""
     if contract.table.write is Write.MERGE:
         return dict(done)
-    rows = lake.scan(contract, Window.of_days(min(done), max(done))).group_by("date").len().collect()
-    held = dict(rows.iter_rows())
+    # From the log, which knows the rows of every file: nothing is read for it.
+    held = dict(lake.live(contract).group_by("day").agg(pl.col("n_rows").sum()).iter_rows())
     return {day: {**counts, "partition_rows": held.get(day, 0)} for day, counts in done.items()}
 
 
