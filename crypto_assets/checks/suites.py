@@ -74,6 +74,11 @@ _OUTCOMES = (
 )
 
 
+def preload() -> None:
+    """Import the library now; otherwise the first suite does."""
+    _library()
+
+
 def verdicts(result: Any) -> list[Verdict]:
     """One verdict for each expectation of a validation result."""
     return [_verdict(expectation) for expectation in result.results]
