@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
-
 import polars as pl
 
 _LIMITED = ("rate_limited", "quota_exhausted")
@@ -43,8 +41,3 @@ def credit_ledger(answers: pl.LazyFrame) -> pl.LazyFrame:
             * pl.col("date").dt.month_end().dt.day()
         )
     )
-
-
-def first_of_month(day: date) -> date:
-    """The first day of the month of ``day``."""
-    return day - timedelta(days=day.day - 1)

@@ -97,8 +97,3 @@ def test_providers_do_not_pay_for_each_other(answers: Any) -> None:
 
 def test_no_answers_are_no_rows(answers: Any) -> None:
     assert len(health(answers())) == len(ledger(answers())) == 0
-
-
-@pytest.mark.parametrize(("day", "first"), [(dt.date(2024, 2, 29), 1), (dt.date(2024, 2, 1), 1)])
-def test_the_first_of_a_month(day: dt.date, first: int) -> None:
-    assert operations.first_of_month(day) == dt.date(2024, 2, first)
