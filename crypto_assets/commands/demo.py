@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ DEFAULT_HOME = Path("data/demo")
 # In the lake's directory: says that the lake is the demo's own, and may be deleted by the next demo.
 MARKER = ".crypto_assets_demo"
 SEED = 7
-DAYS = (date(2026, 11, 10), date(2026, 11, 11), date(2026, 11, 12))
+DAYS = (date(2026, 11, 11), date(2026, 11, 12))
+# When the days are refreshed: after the last of them has ended.
+REFRESHED_AT = datetime(2026, 11, 13, 0, 30, tzinfo=UTC)
 HOURS = (2, 14)
 LIVE = ("coincap_assets", "coincap_exchanges", "coincap_rates", "coincap_markets")
 # Far past what a demo asks: the sandbox costs nothing.
@@ -58,12 +60,12 @@ class Trouble:
 
 
 TROUBLES = (
-    Trouble(DAYS[0], 14, "429, minute limit of assets: waited and asked again", "rate_limited_minute", "assets"),
     # The client asks once more; the second page is the provider's word.
-    Trouble(DAYS[1], 2, "a web page instead of JSON from exchanges, twice", "html", "exchanges", times=2),
-    Trouble(DAYS[1], 14, "a price of 30 digits in assets: quarantined", "huge_digits", "assets"),
-    Trouble(DAYS[2], 2, "a negative price in assets: quarantined", "negative_price", "assets"),
-    Trouble(DAYS[2], 14, "a tenth of rates sent twice: merged and counted", "duplicate_rows", "rates"),
+    Trouble(DAYS[0], 2, "a web page instead of JSON from exchanges, twice", "html", "exchanges", times=2),
+    Trouble(DAYS[0], 14, "429, minute limit of markets: waited and asked again", "rate_limited_minute", "markets"),
+    Trouble(DAYS[0], 14, "a price of 30 digits in assets: quarantined", "huge_digits", "assets"),
+    Trouble(DAYS[1], 2, "a negative price in assets: quarantined", "negative_price", "assets"),
+    Trouble(DAYS[1], 14, "a tenth of rates sent twice: merged and counted", "duplicate_rows", "rates"),
 )
 
 
@@ -101,7 +103,7 @@ def _simulated(home: Path, *, is_kept: bool) -> int:
         with _great_expectations():
             _rounds(stage)
         span = [DAYS[0], DAYS[-1]]
-        stage.clock.set(datetime(2026, 11, 13, 0, 30, tzinfo=UTC))
+        stage.clock.set(REFRESHED_AT)
         stage.sandbox.set_now(stage.clock.now())
         n_assets = len(stage.defs.resolve_asset_graph().materializable_asset_keys)
         with steps.step("refresh") as step:
@@ -116,7 +118,7 @@ def _simulated(home: Path, *, is_kept: bool) -> int:
         def again() -> None:
             # The last round once more, then the whole chain: what is there is found, and nothing is written.
             _round(stage, DAYS[-1], HOURS[-1])
-            stage.clock.set(datetime(2026, 11, 13, 0, 30, tzinfo=UTC))
+            stage.clock.set(REFRESHED_AT)
             stage.sandbox.set_now(stage.clock.now())
             runs.execute(stage.defs, stage.scratch, span, has_checks=False)
 
@@ -196,7 +198,11 @@ def _stage(
 
         lake = Lake(str(home.resolve() / "lake"))
         fresh(lake, is_kept=is_kept)
-        now = datetime(2026, 11, 10, tzinfo=UTC) if recording is None else recording.recorded_at + timedelta(minutes=1)
+        now = (
+            datetime.combine(DAYS[0], time(), UTC)
+            if recording is None
+            else recording.recorded_at + timedelta(minutes=1)
+        )
         clock = FixedClock(now)
         serving = serve(Market(SEED) if recording is None else recording)
         sandbox = serving.__enter__()
@@ -283,17 +289,16 @@ def _rounds(stage: Stage) -> None:
             told: list[str] = []
             for hour in HOURS:
                 step.now = f"round of {hour:02d}:00"
-                report, trouble = _round(stage, day, hour)
+                report, troubles = _round(stage, day, hour)
                 lost = ", ".join(each.step for each in report.failed)
-                if trouble:
-                    told.append(f"{hour:02d}:00 {trouble.told}")
+                told += [f"{hour:02d}:00 {trouble.told}" for trouble in troubles]
                 if lost:
                     told.append(f"{hour:02d}:00 {lost} failed, the others went on; its next round mends the day")
             step.detail = f"{len(HOURS)} rounds of {len(LIVE)} endpoints"
             step.notes = told
 
 
-def _round(stage: Stage, day: date, hour: int) -> tuple[runs.Report, Trouble | None]:
+def _round(stage: Stage, day: date, hour: int) -> tuple[runs.Report, list[Trouble]]:
     import dagster as dg
 
     from crypto_assets.sandbox import Fault
@@ -301,14 +306,12 @@ def _round(stage: Stage, day: date, hour: int) -> tuple[runs.Report, Trouble | N
     moment = datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
     stage.clock.set(moment)
     stage.sandbox.set_now(moment)
-    trouble = next((t for t in TROUBLES if (t.day, t.hour) == (day, hour)), None)
-    if trouble:
-        fault = Fault(kind=trouble.kind, endpoint=trouble.endpoint, times=trouble.times)  # type: ignore[arg-type]
-        stage.sandbox.set_faults([fault])
+    troubles = [trouble for trouble in TROUBLES if (trouble.day, trouble.hour) == (day, hour)]
+    stage.sandbox.set_faults([Fault(kind=t.kind, endpoint=t.endpoint, times=t.times) for t in troubles])  # type: ignore[arg-type]
     keys = [dg.AssetKey(["raw", name]) for name in LIVE]
     report = runs.execute(stage.defs, stage.scratch, [day], keys, has_checks=False)
     stage.sandbox.set_faults([])
-    return report, trouble
+    return report, troubles
 
 
 @contextmanager

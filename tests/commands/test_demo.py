@@ -43,7 +43,7 @@ def _counts(text: str) -> dict[str, list[int]]:
 def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> None:
     done = _demo("--home", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("crypto_assets demo · simulated market, 2026-11-10 to 2026-11-12")
+    assert done.stdout.startswith("crypto_assets demo · simulated market, 2026-11-11 to 2026-11-12")
 
     counts = _counts(done.stdout)
     assert set(counts) == {
@@ -55,9 +55,9 @@ def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> N
     }
     assert all(raw == trusted + refused + repeats for raw, trusted, refused, repeats in counts.values())
     # Two records were refused, a tenth of 60 rates came twice, and one round of exchanges of 35 was a web page.
-    assert counts["trusted.asset_snapshots"] == [1500, 1498, 2, 0]
-    assert counts["trusted.fx_rates"] == [366, 360, 0, 6]
-    assert counts["trusted.exchange_snapshots"] == [175, 175, 0, 0]
+    assert counts["trusted.asset_snapshots"] == [1000, 998, 2, 0]
+    assert counts["trusted.fx_rates"] == [246, 240, 0, 6]
+    assert counts["trusted.exchange_snapshots"] == [105, 105, 0, 0]
 
     assert "02:00 raw.coincap_exchanges failed, the others went on" in done.stdout
     assert "ran everything again: 0 new rows, no new commit" in done.stdout
@@ -73,7 +73,7 @@ def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> N
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         key = dg.AssetKey(["trusted", "asset_snapshots"])
         days = instance.get_materialized_partitions(key)
-        assert days == {"2026-11-10", "2026-11-11", "2026-11-12"}
+        assert days == {"2026-11-11", "2026-11-12"}
 
 
 def test_a_lake_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
