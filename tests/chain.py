@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.assets.handles import coincap_at
-from crypto_assets.assets.raw.coincap import land
+from crypto_assets.assets.raw.pulls import land
 from crypto_assets.definitions import build_definitions
 from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
 from crypto_assets.providers.coincap import CoinCap, Plan

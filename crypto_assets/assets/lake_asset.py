@@ -10,7 +10,7 @@ Asset functions hold no storage and no Dagster code; this is where both live. Wh
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -37,7 +37,7 @@ from crypto_assets.tables.contract import (
     primary_key,
 )
 from crypto_assets.tables.quality import CheckResults, Quarantine
-from crypto_assets.tables.window import DAY, HOUR, Window, contiguous
+from crypto_assets.tables.window import DAY, HOUR, Window, contiguous, months
 
 # An answer may land minutes after one that was asked for later: the hour of now, and the one before at its turn.
 RECENT_HOURS = 2
@@ -48,6 +48,7 @@ MATERIALIZED = "materialized"
 _NO_EVENTS = {"__source_asset_observation__": True}
 
 Work = Callable[[Window], "Mapping[date, Mapping[str, int]]"]
+Parse = Callable[[pl.DataFrame], Records]
 
 
 @dataclass(frozen=True)
@@ -118,35 +119,30 @@ def lake_asset(
     return decorate
 
 
-def settled_asset(
-    contract: type[Contract], raw: type[Contract]
-) -> Callable[[Callable[[pl.DataFrame], Records]], dg.AssetsDefinition]:
-    """Make an asset of a provider's parser: what fits goes to the table, what does not to quarantine, in one step."""
+def settled_asset(contract: type[Contract], parsers: Mapping[type[Contract], Parse]) -> dg.AssetsDefinition:
+    """An asset of what providers say: what fits goes to the table, what does not to quarantine, in one step.
 
-    def decorate(parse: Callable[[pl.DataFrame], Records]) -> dg.AssetsDefinition:
-        def work(lake: Lake, window: Window) -> Mapping[date, Mapping[str, int]]:
-            return settle_window(lake, contract, raw, parse, window)
+    ``parsers`` reads the raw answers of each source; the table holds the facts of all of them.
+    """
 
-        return asset_of(contract, [raw], work)
+    def work(lake: Lake, window: Window) -> Mapping[date, Mapping[str, int]]:
+        return settle_window(lake, contract, parsers, window)
 
-    return decorate
+    return asset_of(contract, list(parsers), work)
 
 
 def settle_window(
-    lake: Lake,
-    contract: type[Contract],
-    raw: type[Contract],
-    parse: Callable[[pl.DataFrame], Records],
-    window: Window,
+    lake: Lake, contract: type[Contract], parsers: Mapping[type[Contract], Parse], window: Window
 ) -> Mapping[date, Mapping[str, int]]:
     """Carry the window's raw answers to the table and to quarantine, and say how many records of each day went where.
 
     Raises DataError, and writes nothing, where every pull of a whole day was refused: what the day held stays.
     """
-    records = parse(lake.scan(raw, window).collect())
-    settled = settle(contract, records, window)
+    sources = [parse(lake.scan(raw, window).collect()) for raw, parse in parsers.items()]
+    settled = settle(contract, sources, window)
     if window == Window.of_days(window.days[0], window.days[-1]):
-        _require_an_accepted_pull(contract, settled, records.drifted)
+        drifted = {pull_id: note for records in sources for pull_id, note in records.drifted.items()}
+        _require_an_accepted_pull(contract, settled, drifted)
     publish(lake, contract, settled, window)
     return by_day(window, rows=settled.rows, quarantined=settled.rejected)
 
@@ -183,7 +179,7 @@ def asset_of(
 
     def body(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.Output[None]]:
         def windows(days: Sequence[date]) -> Iterator[Window]:
-            for window in contiguous(days):
+            for window in windows_of(contract, days):
                 if context.run.tags.get(REFRESH_TAG) == REFRESH_HOURS and contract.table.clock:
                     yield from hours_behind(lake, contract, upstream, window)
                 else:
@@ -195,6 +191,12 @@ def asset_of(
 
     asset: dg.AssetsDefinition = dg.asset(**asset_facts(contract, upstream), automation_condition=_automation())(body)
     return asset
+
+
+def windows_of(contract: type[Contract], days: Iterable[date]) -> Iterator[Window]:
+    """The days as the windows that the table is computed in: long tables by the month, so that memory is bounded."""
+    for window in contiguous(days):
+        yield from months(window) if contract.table.period else [window]
 
 
 def asset_facts(contract: type[Contract], upstream: Sequence[type[Contract]] = ()) -> dict[str, Any]:
@@ -402,10 +404,16 @@ def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl
             hint="give its contract a clock, or read it by whole days",
         )
     rows = lake.scan(contract, window)
+    arrival = "available_at" if "available_at" in contract.column_names() else "ingested_at"
+    hours = rows.with_columns(hour=pl.col(clock).dt.truncate("1h"))
     if table.span:
         rows = rows.filter(pl.col("n_pages").is_not_null() & (pl.col("outcome") == "ok"))
-    arrival = "available_at" if "available_at" in contract.column_names() else "ingested_at"
-    return rows.group_by(hour=pl.col(clock).dt.truncate("1h")).agg(arrived_at=pl.col(arrival).max())
+        opens, closes = (pl.col(c) for c in table.span)
+        first = pl.max_horizontal(opens, pl.lit(window.start)).dt.truncate("1h")
+        last = pl.min_horizontal(pl.max_horizontal(closes - pl.duration(milliseconds=1), opens), pl.lit(window.end))
+        hours = rows.select(arrival, hour=pl.datetime_ranges(first, last, "1h")).explode("hour")
+        hours = hours.filter(pl.col("hour") < window.end)
+    return hours.group_by("hour").agg(arrived_at=pl.col(arrival).max())
 
 
 def _record(
@@ -457,6 +465,10 @@ def _with_row_counts(
     """The counts of each day with the rows that its partition now holds (a merged table has no partitions)."""
     if contract.table.write is Write.MERGE:
         return dict(done)
+    if contract.table.period and done:
+        days = lake.scan(contract, Window.of_days(min(done), max(done))).group_by("date").len().collect()
+        held = dict(days.iter_rows())
+        return {day: {**counts, "partition_rows": held.get(day, 0)} for day, counts in done.items()}
     # From the log, which knows the rows of every file: nothing is read for it.
     held = dict(lake.live(contract).group_by("day").agg(pl.col("n_rows").sum()).iter_rows())
     return {day: {**counts, "partition_rows": held.get(day, 0)} for day, counts in done.items()}

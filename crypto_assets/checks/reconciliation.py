@@ -1,54 +1,37 @@
 """Trusted tables against raw: nothing lost, nothing twice, every digit as sent.
 
-Raw bodies are read here with Python's own JSON parser and decimals, never with the code that parsed them: one slip must
-not hide in both. Checks that look at a table alone are in ``rules.py``.
+How raw is read for it is in ``readings/``, one module a provider. What looks at a table alone is in ``rules.py``.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import polars as pl
 
+from crypto_assets.checks.readings import READINGS
+from crypto_assets.checks.readings.reading import ANSWER, Reading, text
 from crypto_assets.checks.verdicts import Case, Finding
-from crypto_assets.providers import coincap
-from crypto_assets.tables import quality, raw, trusted
-from crypto_assets.tables.contract import MONEY, fields, primary_key
+from crypto_assets.tables import quality, raw
+from crypto_assets.tables.contract import MONEY, Contract, fields, moment, primary_key
+from crypto_assets.tables.trusted import RAW_OF
 from crypto_assets.tables.window import Window
 
 # A rounded column is at most half a unit of its last stored digit away from the provider's text.
 HALF_A_UNIT = Decimal("5e-19")
 
-# How a trusted row is found again in its pull: our column, and the fields that it is read from, by preference.
-_FOUND_BY: Mapping[type[raw.RawAnswers], Mapping[str, tuple[str, ...]]] = {
-    raw.RawCoincapAssets: {"provider_asset_id": ("id",)},
-    # Answers of 2018 call the id ``id``.
-    raw.RawCoincapExchanges: {"exchange_id": ("exchangeId", "id")},
-    raw.RawCoincapMarkets: {"exchange_id": ("exchangeId",), "base_id": ("baseId",), "quote_id": ("quoteId",)},
-    raw.RawCoincapRates: {"currency_id": ("id",)},
-    raw.RawCoincapHistory: {"observed_at": ("time",)},
-}
-_FIELDS: Mapping[type[raw.RawAnswers], Mapping[str, str]] = {
-    raw.RawCoincapAssets: coincap.ASSET_FIELDS,
-    raw.RawCoincapExchanges: coincap.EXCHANGE_FIELDS,
-    raw.RawCoincapMarkets: coincap.MARKET_FIELDS,
-    raw.RawCoincapRates: coincap.RATE_FIELDS,
-    raw.RawCoincapHistory: coincap.HISTORY_FIELDS,
-}
-_RENAMED = ("base_id", "quote_id")
 
-
-def reconciled(source: type[raw.RawAnswers], time_field: str | None) -> Callable[[Case], Finding]:
+def reconciled(contract: type[Contract]) -> Callable[[Case], Finding]:
     """On every day, raw records = trusted rows + quarantined records + duplicates."""
 
     def judge(case: Case) -> Finding:
-        sent = count_by_day(case.lake.scan(source, case.window).collect(), case.window, time_field)
+        sent: Counter[date] = Counter()
+        for source in RAW_OF[contract]:
+            sent += count_by_day(source, case.lake.scan(source, case.window), case.window)
         kept = case.rows.group_by("date").agg(trusted=pl.len(), duplicates=pl.col("n_duplicates").sum())
         refused = (
             case.lake.scan(quality.Quarantine, case.window)
@@ -73,124 +56,87 @@ def reconciled(source: type[raw.RawAnswers], time_field: str | None) -> Callable
     return judge
 
 
-def count_records(answers: pl.DataFrame, window: Window, time_field: str | None) -> int:
-    """How many records the complete good answers hold for the window."""
-    return sum(count_by_day(answers, window, time_field).values())
-
-
-def count_by_day(answers: pl.DataFrame, window: Window, time_field: str | None) -> Counter[date]:
-    """How many records the complete good answers hold for each day of the window, counted with only a JSON parser.
-
-    A record with a ``time_field`` belongs to the time that it names, or to its answer's start where it names none that
-    can be or one outside the answer's window; other records belong to their answer's time.
-    """
+def count_by_day(source: type[raw.RawAnswers], answers: pl.LazyFrame, window: Window) -> Counter[date]:
+    """How many records the complete good answers hold for each day of the window."""
+    reading = READINGS[source]
     counts: Counter[date] = Counter()
-    columns = ("body", "window_start_at", "window_end_at", "observed_at", "ingested_at")
-    for body, opens, closes, observed, arrived in _good(answers.lazy()).select(columns).collect().rows():
-        for record in _records(body):
-            moment = _moment(record, time_field, opens, arrived) if time_field else observed
-            moment = moment if not time_field or opens <= moment < closes else opens
-            counts[moment.date()] += window.start <= moment < window.end
+    for answer in _answers(answers):
+        moments = (reading.moment(record, answer) for record in reading.records(answer))
+        counts.update(told.date() for told in moments if window.start <= told < window.end)
     return counts
 
 
-def lossless(source: type[raw.RawAnswers]) -> Callable[[Case], Finding]:
+def lossless(contract: type[Contract]) -> Callable[[Case], Finding]:
     """The decimals of each entity's newest row of each day equal the raw text, by Python's own decimals."""
-    contract = trusted.BY_RAW[source]
-    sent_as = {f.name: _FIELDS[source][f.name] for f in fields(contract) if f.dtype == MONEY}
+    money = [f.name for f in fields(contract) if f.dtype == MONEY]
     rounded = {f.name for f in fields(contract) if f.is_rounded}
-    found_by = _FOUND_BY[source]
-    entity = [name for name in primary_key(contract) if name != "observed_at"]
-
-    def differences(row: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-        return [
-            column
-            for column, field in sent_as.items()
-            if not _equal(row[column], _text(record.get(field)), is_rounded=column in rounded)
-        ]
+    when = moment(contract)
+    entity = [name for name in primary_key(contract) if name != when]
 
     def judge(case: Case) -> Finding:
-        newest = case.rows.filter(pl.col("observed_at") == pl.col("observed_at").max().over("date", *entity))
-        newest = newest.select("pull_id", *dict.fromkeys([*entity, *found_by]), *sent_as)
-        pulls = newest["pull_id"].unique().to_list()
-        answers = _good(case.lake.scan(source, case.window).filter(pl.col("pull_id").is_in(pulls)))
-        sent: dict[tuple[str | None, ...], list[dict[str, Any]]] = {}
-        for pull_id, body in answers.select("pull_id", "body").collect().rows():
-            for record in _records(body):
-                if isinstance(record, dict):
-                    sent.setdefault((pull_id, *_sent_key(record, found_by)), []).append(record)
+        newest = case.rows.filter(pl.col(when) == pl.col(when).max().over("date", *entity))
+        n_compared = 0
         differing: list[dict[str, str]] = []
-        for row in newest.iter_rows(named=True):
-            records = sent.get((row["pull_id"], *(_stored_text(row[name]) for name in found_by)), [])
-            # An id may be repeated inside a pull: the row came whole from one of the records.
-            tried = [(differences(row, record), record) for record in records]
-            columns, record = min(tried, key=lambda pair: len(pair[0]), default=(list(sent_as), None))
-            differing += [
-                {
-                    "key": "/".join(row[name] for name in entity),
-                    "column": column,
-                    "stored": _plain(row[column]),
-                    "sent": "no such record" if record is None else _plain(_text(record.get(sent_as[column]))),
-                }
-                for column in columns
-            ]
+        for source in RAW_OF[contract]:
+            reading = READINGS[source]
+            columns = {name: reading.decimals[name] for name in money if name in reading.decimals}
+            answers = case.lake.scan(source, case.window)
+            answers = answers.filter(pl.col("pull_id").is_in(newest["pull_id"].unique().to_list()))
+            sent = _sent(reading, answers)
+            rows = newest.filter(pl.col("pull_id").is_in([pull_id for pull_id, *_ in sent]))
+            # Rows of pulls that no source holds are told by the last one.
+            newest = newest.filter(~pl.col("pull_id").is_in(rows["pull_id"].unique().to_list()))
+            rows = pl.concat([rows, newest]) if source is RAW_OF[contract][-1] else rows
+            n_compared += len(rows) * len(columns)
+            for row in rows.select("pull_id", *dict.fromkeys([*entity, *reading.found_by, *columns])).to_dicts():
+                key = (row["pull_id"], *(_stored_text(row[name]) for name in reading.found_by))
+                label = "/".join(str(row[part]) for part in entity)
+                found = _differences(row, sent.get(key, []), columns, rounded)
+                differing += [{"key": label, **difference} for difference in found]
         failing = pl.DataFrame(differing, schema=dict.fromkeys(("key", "column", "stored", "sent"), pl.String))
-        told = f"{len(newest) * len(sent_as)} values compared, {len(failing)} differ"
+        told = f"{n_compared} values compared, {len(failing)} differ"
         return Finding(failing.is_empty(), told, "every digit as sent", failing)
 
     return judge
 
 
-def _good(answers: pl.LazyFrame) -> pl.LazyFrame:
+def _answers(answers: pl.LazyFrame) -> Iterator[Mapping[str, Any]]:
     """The answers whose records count, each once."""
-    return answers.filter(pl.col("n_pages").is_not_null(), pl.col("outcome") == "ok").unique(["pull_id", "page"])
+    good = answers.filter(pl.col("n_pages").is_not_null(), pl.col("outcome") == "ok").unique(["pull_id", "page"])
+    yield from good.select(ANSWER).collect().iter_rows(named=True)
 
 
-def _records(body: bytes) -> Iterator[Any]:
-    """The records of an answer, whatever they are: of an envelope or a bare array, numbers as the text that was sent.
-
-    A body that is no envelope of records holds none; bytes that are no text are replaced, as in quarantine.
-    """
-    told = json.loads(body.decode(errors="replace"), parse_float=str, parse_int=str)
-    data = told.get("data") if isinstance(told, dict) else told
-    if data is not None:
-        yield from data if isinstance(data, list) else [data]
-
-
-def _moment(record: Any, field: str, fallback: datetime, arrived: datetime) -> datetime:
-    told = _milliseconds(record.get(field)) if isinstance(record, dict) else None
-    try:
-        moment = None if told is None else datetime.fromtimestamp(told / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return fallback
-    can_be = moment is not None and trusted.GENESIS <= moment <= arrived + trusted.CLOCK_SKEW
-    return moment if moment is not None and can_be else fallback
+def _sent(reading: Reading, answers: pl.LazyFrame) -> dict[tuple[str | None, ...], list[Mapping[str, Any]]]:
+    """The records that were sent, by pull and key."""
+    sent: dict[tuple[str | None, ...], list[Mapping[str, Any]]] = {}
+    for answer in _answers(answers):
+        for record in reading.records(answer):
+            if isinstance(record, dict):
+                sent.setdefault((answer["pull_id"], *reading.key(record, answer)), []).append(record)
+    return sent
 
 
-def _milliseconds(sent: Any) -> int | None:
-    """Milliseconds since the epoch, where a whole number was sent: the tables take no other."""
-    # Nineteen digits are what 64 bits hold; Python refuses to read some thousands.
-    return int(sent) if isinstance(sent, str) and re.fullmatch(r"[+-]?[0-9]{1,19}", sent) else None
+def _differences(
+    row: Mapping[str, Any], records: list[Mapping[str, Any]], fields_of: Mapping[str, str], rounded: set[str]
+) -> Iterator[dict[str, str]]:
+    def differing(record: Mapping[str, Any]) -> list[str]:
+        return [
+            name
+            for name, sent in fields_of.items()
+            if not _equal(row[name], text(record.get(sent)), is_rounded=name in rounded)
+        ]
 
-
-def _sent_key(record: Mapping[str, Any], found_by: Mapping[str, tuple[str, ...]]) -> tuple[str | None, ...]:
-    key = []
-    for column, names in found_by.items():
-        told = next((text for name in names if (text := _text(record.get(name))) is not None), None)
-        if column == "observed_at":
-            told = _text(_milliseconds(told))
-        key.append(coincap.RENAMED_IDS.get(told, told) if told is not None and column in _RENAMED else told)
-    return tuple(key)
+    # An id may be repeated inside a pull: the row came whole from one of the records.
+    tried = [(differing(record), record) for record in records]
+    wrong, record = min(tried, key=lambda pair: len(pair[0]), default=(list(fields_of), None))
+    for name in wrong:
+        told = "no such record" if record is None else _plain(text(record.get(fields_of[name])))
+        yield {"column": name, "stored": _plain(row[name]), "sent": told}
 
 
 def _stored_text(value: Any) -> str:
     """A key of ours as the provider writes it."""
     return str(round(value.timestamp() * 1000)) if isinstance(value, datetime) else str(value)
-
-
-def _text(sent: Any) -> str | None:
-    """A JSON value as text: strings and numbers as sent, null as None."""
-    return sent if sent is None or isinstance(sent, str) else json.dumps(sent)
 
 
 def _plain(value: Decimal | str | None) -> str:

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from crypto_assets.checks.readings import READINGS
 from crypto_assets.checks.reconciliation import lossless, reconciled
 from crypto_assets.checks.verdicts import Case, Check, Finding, Severity, rule
-from crypto_assets.providers import coincap
 from crypto_assets.providers.answers import field_names
 from crypto_assets.tables import raw, refined, trusted
 from crypto_assets.tables.contract import Contract
@@ -45,7 +45,8 @@ _PULL = ("provider", "observed_at")
 
 def _known_fields(case: Case) -> Finding:
     endpoints = case.rows["endpoint"].unique().to_list()
-    known = frozenset().union(*(coincap.KNOWN_FIELDS.get(e, frozenset()) for e in endpoints))
+    known_of = READINGS[case.contract].known if issubclass(case.contract, raw.RawAnswers) else {}
+    known: frozenset[str] = frozenset().union(*(known_of.get(e, frozenset()) for e in endpoints))
     new = sorted(field_names(case.rows) - known)
     told = f"new fields: {', '.join(new)}" if new else "known fields only"
     return Finding(not new, told, "known fields only", pl.DataFrame({"field": new}, schema={"field": pl.String}))
@@ -221,22 +222,20 @@ def rules_of(contract: type[Contract]) -> list[Check]:
 
 
 def _against_raw(contract: type[Contract]) -> tuple[Check, ...]:
-    source = trusted.RAW_OF[contract]
-    time_field = "time" if contract is trusted.AssetHistory else None
     return (
         rule(
             "reconciled",
             "reconciliation",
             Severity.ERROR,
             "Raw records = trusted rows + quarantined records + duplicates.",
-            reconciled(source, time_field),
+            reconciled(contract),
         ),
         rule(
             "lossless",
             "reconciliation",
             Severity.ERROR,
             "Stored decimals equal the provider's text, digit by digit.",
-            lossless(source),
+            lossless(contract),
         ),
     )
 

@@ -14,7 +14,7 @@ import polars as pl
 from crypto_assets.resources.lake import Lake, content_hash
 from crypto_assets.tables import ALL_TABLES
 from crypto_assets.tables.quality import CheckResults, Quarantine
-from crypto_assets.tables.trusted import RAW_OF, AssetHistory
+from crypto_assets.tables.trusted import RAW_OF
 from crypto_assets.tables.window import Window
 
 
@@ -36,12 +36,11 @@ class Count:
 
 def counts(lake: Lake, window: Window) -> Iterator[Count]:
     """The counts of every trusted table that is parsed from raw, where raw or the table holds something."""
-    from crypto_assets.checks.reconciliation import count_records
+    from crypto_assets.checks.reconciliation import count_by_day
 
-    for contract, source in RAW_OF.items():
+    for contract, sources in RAW_OF.items():
         name = contract.table.full_name
-        time_field = "time" if contract is AssetHistory else None
-        n_raw = count_records(lake.scan(source, window).collect(), window, time_field)
+        n_raw = sum(count_by_day(source, lake.scan(source, window), window).total() for source in sources)
         kept = lake.scan(contract, window).select(n=pl.len(), repeats=pl.col("n_duplicates").sum()).collect()
         refused = lake.scan(Quarantine, window).filter(table_name=name).select(pl.len()).collect().item()
         count = Count(name, n_raw, kept["n"].item(), refused, int(kept["repeats"].item() or 0))

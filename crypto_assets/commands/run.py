@@ -7,6 +7,7 @@ Belongs here: choosing days and assets, running them on an instance of Dagster, 
 from __future__ import annotations
 
 import difflib
+import fcntl
 import logging
 import math
 import os
@@ -99,8 +100,12 @@ def instance_at(home: Path) -> dg.DagsterInstance:
     """Dagster's instance in this directory, made with the product's ``dagster.yaml`` where there is none."""
     import dagster as dg
 
-    prepare_home(home)
-    return dg.DagsterInstance.from_config(str(home.resolve()))
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".instance.lock").open("w", encoding="utf-8") as file:
+        # Whoever opens an empty home makes its SQLite tables; of two at once, one would fail.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prepare_home(home)
+        return dg.DagsterInstance.from_config(str(home.resolve()))
 
 
 def prepare_home(home: Path) -> None:
@@ -172,7 +177,7 @@ def history_config(asset_ids: Iterable[str], keys: Collection[dg.AssetKey] | Non
 
     if keys is not None and dg.AssetKey(list(HISTORY)) not in keys:
         return None
-    return {"__".join(HISTORY): {"config": {"assets": sorted(asset_ids)}}}
+    return {"__".join(HISTORY): {"config": {"subjects": sorted(asset_ids)}}}
 
 
 def selected(defs: dg.Definitions, settings: Settings, names: Sequence[str]) -> list[dg.AssetKey]:
@@ -399,16 +404,15 @@ def budget_path(settings: Settings) -> Path:
 
 
 def _history_calls(lake: Lake, settings: Settings, days: Sequence[date], clock: Clock) -> int:
-    from crypto_assets.assets.raw.coincap import held_days
+    from crypto_assets.assets.raw.coincap import HISTORY as COINCAP
     from crypto_assets.providers.coincap import HISTORY_SPAN
-    from crypto_assets.tables.window import Window, contiguous
+    from crypto_assets.tables.window import Window
 
     window = Window.of_days(min(days), max(days))
     n_calls = 0
     for asset_id in settings.history_assets:
-        held = held_days(lake, asset_id, window)
-        missing = [on for on in days if on not in held and Window.of_day(on).end <= clock.now()]
-        n_calls += sum(math.ceil((gap.end - gap.start) / HISTORY_SPAN) for gap in contiguous(missing))
+        gaps = COINCAP.missing(lake, asset_id, window, clock.now())
+        n_calls += sum(math.ceil((gap.end - gap.start) / HISTORY_SPAN) for gap in gaps)
     return n_calls
 
 

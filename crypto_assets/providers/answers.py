@@ -63,6 +63,18 @@ class Pull:
         return self.answers[-1]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What pulling something takes: calls, credits by the provider's price list, and bytes, all estimates."""
+
+    calls: int = 0
+    credits: int = 0
+    n_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.calls + other.calls, self.credits + other.credits, self.n_bytes + other.n_bytes)
+
+
 def raw_rows(pulls: Iterable[Pull]) -> pl.DataFrame:
     """The pulls as rows of a raw table (any of ``tables.raw``), times truncated to the millisecond."""
     rows = [

@@ -19,7 +19,7 @@ import msgspec
 import polars as pl
 
 from crypto_assets.errors import UsageError
-from crypto_assets.providers.answers import Pull, page_of, records
+from crypto_assets.providers.answers import Cost, Pull, page_of, records
 from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
 from crypto_assets.tables.conform import Records
@@ -150,6 +150,13 @@ class CoinCap:
             answer = self._client.get("history", f"/assets/{asset_id}/history", params, estimate=16)
             yield self._pull("history", (answer,), _is_good(answer), subject=asset_id, window=(start, end))
             start = end
+
+    def history_cost(self, asset_id: str, window: Window) -> Cost:
+        """What ``history`` would take: a call a year, of about 100 bytes a day."""
+        del asset_id
+        calls = math.ceil((window.end - window.start) / HISTORY_SPAN)
+        n_bytes = 100 * len(window.days)
+        return Cost(calls, calls * self._source.credits(n_bytes // calls), n_bytes)
 
     def _pages(self, endpoint: str, *, paged: bool = True) -> Pull:
         answers: list[Answer] = []

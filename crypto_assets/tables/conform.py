@@ -14,7 +14,17 @@ from typing import Any
 import polars as pl
 
 from crypto_assets.errors import DataError
-from crypto_assets.tables.contract import MONEY, UTC_TIME, Contract, Field, fields, polars_schema, primary_key
+from crypto_assets.tables.contract import (
+    MONEY,
+    PERIODS,
+    UTC_TIME,
+    Contract,
+    Field,
+    fields,
+    moment,
+    polars_schema,
+    primary_key,
+)
 from crypto_assets.tables.quality import Quarantine
 from crypto_assets.tables.window import Window
 
@@ -28,7 +38,6 @@ POINTERS: Mapping[Any, Any] = {
     "answered_at": UTC_TIME,
     "ingested_at": UTC_TIME,
 }
-_BAD_TIME = ["cast:observed_at", "observed_at|nullability", "not_from_the_future", "not_before_bitcoin"]
 _SCALE = 18
 # A poison record or two lies alone in quarantine; more than this share of an answer is not bad luck but a parser or a
 # contract that no longer fits the provider, and the whole pull would be a hole with a few survivors.
@@ -66,20 +75,43 @@ class Settled:
     rejected: pl.DataFrame
 
 
-def settle(contract: type[Contract], records: Records, window: Window) -> Settled:
+def settle(contract: type[Contract], sources: Records | Sequence[Records], window: Window) -> Settled:
     """Cast, validate and deduplicate the window's records. Any order of the input gives the same frames.
 
     A cast that would lose something rejects the record with ``cast:<column>`` (not a value of the type) or
     ``precision:<column>`` (more fractional digits than are stored); a broken rule rejects it with the rule's name.
     Of several valid records with one key the newest arrival stays, and ``n_duplicates`` counts the others.
     """
+    each = [sources] if isinstance(sources, Records) else list(sources)
+    judged = [_judged(contract, records, window) for records in each]
+    is_good = pl.col("reasons").list.len() == 0
+    keys = list(primary_key(contract))
+    rows = (
+        pl.concat(frame.filter(is_good).drop("row", "answered_at", "belongs_at", "reasons") for frame in judged)
+        .sort([*keys, "ingested_at", "pull_id", "page", "position"])
+        .with_columns(n_duplicates=(pl.len().over(keys) - 1).cast(pl.Int32))
+        .unique(keys, keep="last", maintain_order=True)
+        .select(contract.column_names())
+    )
+    rejected = [
+        _quarantined(contract, frame.filter(~is_good), records.texts)
+        for frame, records in zip(judged, each, strict=True)
+    ]
+    return Settled(sort(contract, rows), sort(Quarantine, pl.concat(rejected)))
+
+
+def _judged(contract: type[Contract], records: Records, window: Window) -> pl.DataFrame:
+    """The window's records of one source, typed, each with the reasons against it and the time that it belongs to."""
     sent = records.frame
+    when = moment(contract)
     typed_fields = [f for f in fields(contract) if f.name in sent.columns]
     cast = sent.with_columns(
         *[_cast(f, sent.schema[f.name]) for f in typed_fields],
         *[_loss(f, sent.schema[f.name]).alias(f"loss:{f.name}") for f in typed_fields],
     )
-    derived = {"n_duplicates": pl.lit(0, pl.Int32), "date": pl.col("observed_at").dt.date()}
+    day = pl.col(when).dt.date()
+    derived = {"n_duplicates": pl.lit(0, pl.Int32), "date": day}
+    derived |= {name: day.dt.truncate(every) for name, every in PERIODS.items()}
     cast = cast.with_columns(**{name: e for name, e in derived.items() if name in contract.column_names()})
     _require_columns(contract, cast)
 
@@ -89,28 +121,20 @@ def settle(contract: type[Contract], records: Records, window: Window) -> Settle
         if name != "primary_key"
     ]
     judged = cast.with_columns(reasons=pl.concat_list(reasons).list.drop_nulls())
-    has_bad_time = pl.col("reasons").list.set_intersection(_BAD_TIME).list.len() > 0
+    of_time = [f"cast:{when}", f"{when}|nullability", "not_from_the_future", "not_before_bitcoin"]
+    has_bad_time = pl.col("reasons").list.set_intersection(of_time).list.len() > 0
     # Over the whole pull, before the window is looked at: a window must never change what becomes of a record.
     is_bad = pl.col("reasons").list.len() > 0
     is_refused = (pl.len() >= FEWEST_JUDGED) & (is_bad.mean() > MOST_REFUSED)
     is_drifted = pl.col("pull_id").is_in(list(records.drifted))
     judged = judged.with_columns(
-        belongs_at=pl.when(has_bad_time).then("answered_at").otherwise("observed_at"),
+        belongs_at=pl.when(has_bad_time).then("answered_at").otherwise(when),
         reasons=pl.when(is_refused.over("pull_id") | is_drifted)
         .then(pl.concat_list("reasons", pl.lit(PULL_REFUSED)))
         .otherwise("reasons"),
     )
-    judged = judged.filter(pl.col("belongs_at").is_between(pl.lit(window.start), pl.lit(window.end), closed="left"))
-    is_good = pl.col("reasons").list.len() == 0
-    keys = list(primary_key(contract))
-    rows = (
-        judged.filter(is_good)
-        .sort([*keys, "ingested_at", "pull_id", "page", "position"])
-        .with_columns(n_duplicates=(pl.len().over(keys) - 1).cast(pl.Int32))
-        .unique(keys, keep="last", maintain_order=True)
-        .select(contract.column_names())
-    )
-    return Settled(sort(contract, rows), _quarantined(contract, judged.filter(~is_good), records.texts))
+    inside = pl.col("belongs_at").is_between(pl.lit(window.start), pl.lit(window.end), closed="left")
+    return judged.filter(inside).select(*dict.fromkeys([*contract.column_names(), *POINTERS, "belongs_at", "reasons"]))
 
 
 def sort(contract: type[Contract], frame: pl.DataFrame) -> pl.DataFrame:
@@ -199,7 +223,7 @@ def _quarantined(contract: type[Contract], rejected: pl.DataFrame, texts: Sequen
         observed_at=pl.col("belongs_at"),
         date=pl.col("belongs_at").dt.date(),
     )
-    return sort(Quarantine, frame.select(polars_schema(Quarantine).names()))
+    return frame.select(polars_schema(Quarantine).names())
 
 
 def _require_columns(contract: type[Contract], frame: pl.DataFrame) -> None:

@@ -50,6 +50,10 @@ class Kind(StrEnum):
     RATIO = "ratio"
 
 
+# Partition columns longer than a day, and what `date` is truncated to for them.
+PERIODS = {"month": "1mo", "year": "1y"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """What the lake needs to know of a table besides its columns.
@@ -59,7 +63,8 @@ class Table:
         group: the domain that it is shown under in the Dagster UI.
         cadence: how often rows are expected, in words.
         write: how rows reach it.
-        partition_by: Delta partition columns, coarsest first; empty for small dimensions.
+        partition_by: Delta partition columns, coarsest first; empty for small dimensions. Long narrow tables are
+            partitioned by ``month`` or ``year`` (the first day of it), others by ``date``.
         sort_by: order of rows inside a file, so that readers skip row groups.
         retention: how long rows are kept, in words.
         owner: a Dagster owner (``team:...`` or an e-mail address).
@@ -86,6 +91,11 @@ class Table:
     @property
     def path(self) -> tuple[str, str]:
         return (str(self.zone), self.name)
+
+    @property
+    def period(self) -> str | None:
+        """``month`` or ``year`` where that is a partition: such tables are read, computed and judged by the month."""
+        return next((name for name in PERIODS if name in self.partition_by), None)
 
 
 class Contract(dy.Schema):
@@ -163,6 +173,11 @@ def clock(
 def day(description: str = "UTC day of observed_at; the partition.", *, primary_key: bool = False) -> dy.Date:
     """A UTC calendar day."""
     return dy.Date(primary_key=primary_key, description=description, metadata=_facts("UTC", Kind.CLOCK, ()))
+
+
+def period(description: str) -> dy.Date:
+    """The first day of a UTC month or year, as a partition of a long table."""
+    return dy.Date(description=description, metadata=_facts("UTC", Kind.CLOCK, ()))
 
 
 def money(
@@ -266,6 +281,11 @@ def polars_schema(contract: type[Contract]) -> pl.Schema:
 def primary_key(contract: type[Contract]) -> tuple[str, ...]:
     """The columns that identify a row (the grain)."""
     return tuple(field.name for field in fields(contract) if field.is_key)
+
+
+def moment(contract: type[Contract]) -> str:
+    """The column that says when a row's fact was: the table's clock, else the clock in its key."""
+    return contract.table.clock or next(f.name for f in fields(contract) if f.is_key and f.dtype == UTC_TIME)
 
 
 def description(contract: type[Contract]) -> str:

@@ -303,12 +303,11 @@ TABLES: tuple[type[Contract], ...] = (
     ExchangeAttributes,
 )
 
-# Which raw table each parsed table comes from.
-RAW_OF: dict[type[Contract], type[RawAnswers]] = {
-    AssetSnapshots: RawCoincapAssets,
-    ExchangeSnapshots: RawCoincapExchanges,
-    MarketSnapshots: RawCoincapMarkets,
-    FxRates: RawCoincapRates,
-    AssetHistory: RawCoincapHistory,
+# Which raw tables each parsed table comes from.
+RAW_OF: dict[type[Contract], tuple[type[RawAnswers], ...]] = {
+    AssetSnapshots: (RawCoincapAssets,),
+    ExchangeSnapshots: (RawCoincapExchanges,),
+    MarketSnapshots: (RawCoincapMarkets,),
+    FxRates: (RawCoincapRates,),
+    AssetHistory: (RawCoincapHistory,),
 }
-BY_RAW: dict[type[RawAnswers], type[Contract]] = {source: table for table, source in RAW_OF.items()}

@@ -53,3 +53,13 @@ def contiguous(days: Iterable[date]) -> Iterator[Window]:
         run.append(day)
     if run:
         yield Window.of_days(run[0], run[-1])
+
+
+def months(window: Window) -> Iterator[Window]:
+    """The window cut at the beginnings of months, in order."""
+    start = window.start
+    while start < window.end:
+        first_of_next = (start.replace(day=1) + 32 * DAY).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        end = min(first_of_next, window.end)
+        yield Window(start, end)
+        start = end

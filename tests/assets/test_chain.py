@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from crypto_assets.assets.raw.coincap import land
+from crypto_assets.assets.raw.pulls import land
 from crypto_assets.checks.asset_checks import checks_for, run_checks
 from crypto_assets.sandbox import Fault
 from crypto_assets.tables import quality, raw, refined, trusted
@@ -233,7 +233,7 @@ def test_a_run_of_today_pulls_and_stamps_with_the_providers_time(tmp_path: Path)
 def test_history_is_pulled_once_and_lands_day_by_day(tmp_path: Path) -> None:
     with chain(tmp_path) as c:
         c.set_now(at(4, 1))
-        config = {"ops": {"raw__coincap_history": {"config": {"assets": ["bitcoin", "no-such-coin", "ethereum"]}}}}
+        config = {"ops": {"raw__coincap_history": {"config": {"subjects": ["bitcoin", "no-such-coin", "ethereum"]}}}}
         for _ in range(2):
             result = c.run(FIRST, LAST, select=[raw.RawCoincapHistory, trusted.AssetHistory], config=config)
             assert result.success

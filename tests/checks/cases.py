@@ -100,7 +100,7 @@ def land(lake: Lake, source: type[raw.RawAnswers], *answers: dict[str, Any]) -> 
 
 def settled(lake: Lake, contract: type[Contract], window: Window) -> pl.DataFrame:
     """The trusted rows of the window's answers, quarantine written, as the asset does."""
-    parsed = PARSERS[contract](lake.scan(trusted.RAW_OF[contract], window).collect())
+    parsed = PARSERS[contract](lake.scan(trusted.RAW_OF[contract][0], window).collect())
     told = settle(contract, parsed, window)
     lake.replace(quality.Quarantine, told.rejected, window, where={"table_name": contract.table.full_name})
     lake.replace(contract, told.rows, window)

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from crypto_assets.checks.reconciliation import count_records
+from crypto_assets.checks.reconciliation import count_by_day
 from crypto_assets.checks.verdicts import Severity, Verdict
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import quality, raw, trusted
@@ -151,7 +151,8 @@ ODD_BODIES = [
 def test_records_are_counted_in_whatever_came(lake: Lake, body: bytes, n: int) -> None:
     land(lake, raw.RawCoincapAssets, answer(body, noon(FIRST)))
     window = Window.of_day(FIRST)
-    assert count_records(lake.scan(raw.RawCoincapAssets, window).collect(), window, None) == n
+    counted = count_by_day(raw.RawCoincapAssets, lake.scan(raw.RawCoincapAssets, window), window)
+    assert counted.total() == n
 
 
 def test_a_body_that_nobody_can_read_is_a_failed_verdict_and_no_crash(lake: Lake, three_days: pl.DataFrame) -> None:
@@ -171,7 +172,7 @@ def lossless(lake: Lake, rows: pl.DataFrame, contract: type[Contract] = trusted.
 
 def one_day(lake: Lake, *records: Any, contract: type[Contract] = trusted.AssetSnapshots) -> pl.DataFrame:
     """The trusted rows of one answer with these records."""
-    land(lake, trusted.RAW_OF[contract], answer(list(records), noon(FIRST)))
+    land(lake, trusted.RAW_OF[contract][0], answer(list(records), noon(FIRST)))
     return settled(lake, contract, Window.of_day(FIRST))
 
 

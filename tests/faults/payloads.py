@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from crypto_assets.assets.lake_asset import settle_window
-from crypto_assets.assets.raw.coincap import land
+from crypto_assets.assets.raw.pulls import land
 from crypto_assets.providers import coincap
 from crypto_assets.providers.coincap import CoinCap, Plan
 from crypto_assets.resources.budget import Budget
@@ -105,7 +105,7 @@ class Line:
 
     def settle(self, contract: type[Contract] = trusted.AssetSnapshots, window: Window = DAY) -> pl.DataFrame:
         """What the table holds of the window after it was computed."""
-        settle_window(self.lake, contract, trusted.RAW_OF[contract], PARSERS[contract], window)
+        settle_window(self.lake, contract, {trusted.RAW_OF[contract][0]: PARSERS[contract]}, window)
         return self.lake.read(contract, window)
 
     def refused(self) -> dict[str, str]:

@@ -175,7 +175,7 @@ NOON_MS = round(at(1, 12).timestamp() * 1000)
 def test_an_impossible_time_of_the_provider_is_replaced_by_ours(
     lake: Lake, timestamp: int | None, observed_at: datetime
 ) -> None:
-    from crypto_assets.assets.raw.coincap import land
+    from crypto_assets.assets.raw.pulls import land
 
     land(lake, raw.RawCoincapRates, [stamped(timestamp, at(1, 12, 1))])
     window = Window.of_day(FIRST)
@@ -234,7 +234,9 @@ def test_a_day_without_any_pull_is_a_named_gap_and_stops_no_other_day(market: Ch
     row=32.2, fault="a tick is evaluated late", promise="it is of the day that it was scheduled for, not of today"
 )
 def test_a_late_tick_is_of_the_day_it_was_scheduled_for(tmp_path: Path) -> None:
-    settings = Settings(coincap_base_url="http://127.0.0.1:1/v2", state_dir=tmp_path)
+    settings = Settings(
+        lake_uri=str(tmp_path / "lake"), coincap_base_url="http://127.0.0.1:1/v2", state_dir=tmp_path / "state"
+    )
     (schedule,) = live(settings)
     scheduled = datetime(2026, 10, 1, 23, 55, tzinfo=UTC)
 

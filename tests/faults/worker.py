@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crypto_assets.assets.lake_asset import publish
-from crypto_assets.assets.raw.coincap import land
+from crypto_assets.assets.raw.pulls import land
 from crypto_assets.checks.asset_checks import keep
 from crypto_assets.checks.verdicts import Severity, Verdict
 from crypto_assets.errors import CryptoAssetsError

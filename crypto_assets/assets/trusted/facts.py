@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from crypto_assets.analytics import dimensions
-from crypto_assets.assets.lake_asset import lake_asset, settled_asset
+from crypto_assets.assets.lake_asset import Parse, lake_asset, settled_asset
 from crypto_assets.providers import coincap
 from crypto_assets.tables import raw, trusted
-from crypto_assets.tables.conform import Records
+from crypto_assets.tables.contract import Contract
 
+# The answers that each table is read from, and by which parser. A provider is a line here.
+PARSERS: Mapping[type[Contract], Mapping[type[Contract], Parse]] = {
+    trusted.AssetSnapshots: {raw.RawCoincapAssets: coincap.parse_assets},
+    trusted.ExchangeSnapshots: {raw.RawCoincapExchanges: coincap.parse_exchanges},
+    trusted.MarketSnapshots: {raw.RawCoincapMarkets: coincap.parse_markets},
+    trusted.FxRates: {raw.RawCoincapRates: coincap.parse_rates},
+    trusted.AssetHistory: {raw.RawCoincapHistory: coincap.parse_history},
+}
 
-@settled_asset(trusted.AssetSnapshots, raw.RawCoincapAssets)
-def asset_snapshots(answers: pl.DataFrame) -> Records:
-    return coincap.parse_assets(answers)
-
-
-@settled_asset(trusted.ExchangeSnapshots, raw.RawCoincapExchanges)
-def exchange_snapshots(answers: pl.DataFrame) -> Records:
-    return coincap.parse_exchanges(answers)
-
-
-@settled_asset(trusted.MarketSnapshots, raw.RawCoincapMarkets)
-def market_snapshots(answers: pl.DataFrame) -> Records:
-    return coincap.parse_markets(answers)
-
-
-@settled_asset(trusted.FxRates, raw.RawCoincapRates)
-def fx_rates(answers: pl.DataFrame) -> Records:
-    return coincap.parse_rates(answers)
-
-
-@settled_asset(trusted.AssetHistory, raw.RawCoincapHistory)
-def asset_history(answers: pl.DataFrame) -> Records:
-    return coincap.parse_history(answers)
+asset_snapshots = settled_asset(trusted.AssetSnapshots, PARSERS[trusted.AssetSnapshots])
+exchange_snapshots = settled_asset(trusted.ExchangeSnapshots, PARSERS[trusted.ExchangeSnapshots])
+market_snapshots = settled_asset(trusted.MarketSnapshots, PARSERS[trusted.MarketSnapshots])
+fx_rates = settled_asset(trusted.FxRates, PARSERS[trusted.FxRates])
+asset_history = settled_asset(trusted.AssetHistory, PARSERS[trusted.AssetHistory])
 
 
 @lake_asset(trusted.AssetAttributes, trusted.AssetSnapshots)

@@ -1,0 +1,250 @@
+"""How providers' answers reach the raw zone: live rounds, windows of the past, each answer landed exactly once.
+
+Belongs here: what is the same for every provider. Which endpoints there are is one module a provider beside this one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from crypto_assets.assets.lake_asset import asset_facts, by_day, materialize
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
+from crypto_assets.providers.answers import Cost, Pull, raw_rows
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.failpoints import failpoint
+from crypto_assets.resources.http import Outcome
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables.contract import polars_schema
+from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.raw import RawAnswers
+from crypto_assets.tables.window import DAY, Window, contiguous, months
+
+
+class PullConfig(dg.Config):
+    """What of the past to pull, and whether to ask again for days that raw already holds."""
+
+    subjects: list[str] = Field([], description="Assets or markets; those of the settings where empty.")
+    again: bool = Field(default=False, description="Ask again for days that raw already holds.")
+
+
+def live_asset(contract: type[RawAnswers], provider: str, pull: Callable[[Any], Iterable[Pull]]) -> dg.AssetsDefinition:
+    """An endpoint that answers for now only; ``provider`` names the resource that ``pull`` is handed.
+
+    Today is pulled. A past day succeeds with nothing new where raw holds it; else it fails, and the gap ledger says so:
+    stamping today's answer with another day would be a lie that no later check could find.
+    """
+
+    def body(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+        lake, clock = _handed(context)
+
+        def work(window: Window) -> Mapping[date, Mapping[str, int]]:
+            now = clock.now()
+            if window.start <= now < window.end:
+                return by_day(window, rows=_land_each(lake, contract, pull(getattr(context.resources, provider))))
+            require_held(lake, contract, window, now)
+            return {day: {"rows": 0} for day in window.days}
+
+        def windows(days: Sequence[date]) -> Iterator[Window]:
+            return (Window.of_day(day) for day in days)
+
+        yield from materialize(context, lake, contract, [], windows=windows, work=work, is_gate=False)
+
+    return _raw_asset(contract, provider, body)
+
+
+@dataclass(frozen=True)
+class History:
+    """An endpoint that can be asked for the past, one subject (an asset, a market) at a time.
+
+    Attributes:
+        contract, provider: the raw table, and the resource that the functions below are handed.
+        subjects: what is pulled where nobody names subjects.
+        pull: the answers for a subject and a window of whole days.
+        cost: what ``pull`` would take.
+        has_today: whether the day in progress may be asked for; it is asked again until it is over.
+        is_monthly: whether a window is asked for by the month (archives), so that each month lands on its own.
+    """
+
+    contract: type[RawAnswers]
+    provider: str
+    subjects: Callable[[Any], Sequence[str]]
+    pull: Callable[[Any, str, Window], Iterable[Pull]]
+    cost: Callable[[Any, str, Window], Cost]
+    has_today: bool = False
+    is_monthly: bool = False
+
+    def missing(
+        self, lake: Lake, subject: str, window: Window, now: datetime, *, again: bool = False
+    ) -> Iterator[Window]:
+        """The windows that are over (or begun) and that raw does not hold of the subject."""
+        held = set() if again else held_days(lake, self.contract, subject, window)
+        last = Window.of_day(now.date()).start if self.has_today else now - DAY
+        days = [day for day in window.days if day not in held and Window.of_day(day).start <= last]
+        for gap in contiguous(days):
+            yield from months(gap) if self.is_monthly else [gap]
+
+    def asset(self) -> dg.AssetsDefinition:
+        """The Dagster asset. A subject that fails does not stop the others; the first error is raised at the end."""
+        history = self
+
+        def body(context: dg.AssetExecutionContext, config: PullConfig) -> Iterator[dg.Output[None]]:
+            lake, clock = _handed(context)
+            provider = getattr(context.resources, history.provider)
+
+            def work(window: Window) -> Mapping[date, Mapping[str, int]]:
+                n_landed, errors = 0, []
+                for subject in config.subjects or history.subjects(provider):
+                    try:
+                        for gap in history.missing(lake, subject, window, clock.now(), again=config.again):
+                            pulls = history.pull(provider, subject, gap)
+                            n_landed += len(land(lake, history.contract, pulls, context.log.warning))
+                    except CryptoAssetsError as error:
+                        errors.append(error)
+                if errors:
+                    raise errors[0]
+                return {day: {"answers_of_the_run": n_landed} for day in window.days}
+
+            yield from materialize(
+                context, lake, history.contract, [], windows=contiguous, work=work, is_gate=False, is_divisible=False
+            )
+
+        return _raw_asset(self.contract, self.provider, body)
+
+
+def _land_each(lake: Lake, contract: type[RawAnswers], pulls: Iterable[Pull]) -> pl.DataFrame:
+    """Land every pull of a round; one that failed does not stop those after it, and the first error is raised last."""
+    landed, errors = [pl.DataFrame(schema=polars_schema(contract))], []
+    for pull in pulls:
+        try:
+            landed.append(land(lake, contract, [pull]))
+        except CryptoAssetsError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return pl.concat(landed)
+
+
+def _handed(context: dg.AssetExecutionContext) -> tuple[Lake, Clock]:
+    # By their keys: Dagster takes parameters or keys, not both, and the provider's name is only known here.
+    return context.resources.lake, context.resources.clock
+
+
+def _raw_asset(contract: type[RawAnswers], provider: str, body: Callable[..., object]) -> dg.AssetsDefinition:
+    # One call at a time per provider: its budget is one, and so is its patience.
+    facts = {**asset_facts(contract), "pool": provider, "kinds": {"delta", "httpx"}}
+    asset: dg.AssetsDefinition = dg.asset(**facts, required_resource_keys={provider, "lake", "clock"})(body)
+    return asset
+
+
+def land(
+    lake: Lake, contract: type[RawAnswers], pulls: Iterable[Pull], warn: Callable[[str], object] | None = None
+) -> pl.DataFrame:
+    """Append the pulls, good and bad, each exactly once, and return the rows that were new.
+
+    An unknown thing (a delisted asset), or one without records, is reported by ``warn`` and skipped. Raises the error
+    of any other bad ending, after its evidence has landed: NeedsYouError, TransientError or DataError.
+    """
+    new = []
+    for pull in pulls:
+        failpoint("after_fetch")
+        rows = raw_rows([pull])
+        app, version = transaction(pull)
+        commit = lake.append(contract, rows, app=app, version=version)
+        if not commit.is_new and not _holds(lake, contract, pull):
+            # A later answer of another process overtook ours: ours is no repetition and lands under its own name.
+            commit = lake.append(contract, rows, app=f"{app}/{pull.pull_id}", version=version)
+        failpoint("after_land")
+        if commit.is_new:
+            new.append(rows)
+        if not pull.is_complete and warn is not None and pull.ending.outcome is Outcome.NOT_FOUND:
+            warn(f"{pull.ending.request}: {pull.ending.detail}; skipped")
+        elif pull.is_complete and warn is not None and pull.answers[0].outcome is Outcome.EMPTY:
+            warn(f"{pull.ending.request}: the provider has no records of that time; not asked for again by itself")
+        elif not pull.is_complete:
+            raise failure(pull, contract)
+    return pl.concat(new) if new else pl.DataFrame(schema=polars_schema(contract))
+
+
+def transaction(pull: Pull) -> tuple[str, int]:
+    """The append's name: the endpoint, what was asked and the day, and within the day the provider's own clock."""
+    app = "/".join((pull.provider, pull.endpoint, pull.subject or "all", str(pull.window[0].date())))
+    if not pull.is_complete:
+        # Without a provider's clock these are ordered by ours: they must not run ahead of the good answers.
+        app += "/broken"
+    return app, round(pull.observed_at.timestamp() * 1000)
+
+
+def failure(pull: Pull, contract: type[RawAnswers]) -> CryptoAssetsError:
+    """The error that says how the pull ended."""
+    ending = pull.ending
+    what = f"{ending.request} ended {ending.outcome} ({ending.detail or 'no records'}) on page {len(pull.answers)}"
+    where, safe = contract.table.full_name, "nothing of the pull is published, and raw holds what came as evidence"
+    if ending.outcome in (Outcome.RATE_LIMITED, Outcome.UNAVAILABLE):
+        return TransientError(what, where=where, safe=safe, hint="the next run asks again")
+    if ending.outcome in (Outcome.QUOTA_EXHAUSTED, Outcome.DENIED):
+        hint = "wait for the quota, raise the plan, or check the key; see crypto-assets status"
+        return NeedsYouError(what, where=where, safe=safe, hint=hint)
+    if ending.outcome is Outcome.EMPTY:
+        # A list of nothing is never true of a whole market: success would be silence.
+        hint = "earlier data stay as they are; the next run asks again"
+    else:
+        hint = "the page limit was reached" if ending.outcome is Outcome.OK else "look at the body in raw"
+    return DataError(what, where=where, safe=safe, hint=hint)
+
+
+def require_held(lake: Lake, contract: type[RawAnswers], window: Window, now: datetime) -> None:
+    """Succeed where raw holds complete answers of the day; else note the gap and raise DataError."""
+    held = lake.scan(contract, window).filter(pl.col("n_pages").is_not_null()).head(1).collect()
+    if len(held):
+        return
+    day = window.start.date()
+    gap = {
+        "table_name": contract.table.full_name,
+        "date": day,
+        "gap_start_at": window.start,
+        "gap_end_at": window.end,
+        "cause": "our_downtime",
+        "state": "unrecoverable",
+        "detail": "the endpoint is live only, and nothing was pulled that day",
+        "attempts": 0,
+        "detected_at": now,
+        "closed_at": now,
+    }
+    known = lake.scan(GapLedger).filter(table_name=contract.table.full_name, date=day).collect()
+    if known.is_empty():
+        times = pl.col("detected_at", "closed_at").dt.truncate("1ms")
+        lake.merge(
+            GapLedger, pl.DataFrame([gap], schema=polars_schema(GapLedger)).with_columns(times), delete_missing=False
+        )
+    raise DataError(
+        f"nothing was pulled on {day}, and the endpoint answers for now only",
+        where=contract.table.full_name,
+        safe="no later answer is passed off as that day's",
+        hint="the gap is on quality.gap_ledger as unrecoverable; asset history can be backfilled instead",
+    )
+
+
+def held_days(lake: Lake, contract: type[RawAnswers], subject: str, window: Window) -> set[date]:
+    """The days of the window that a complete answer, received after the day was over, already covers."""
+    answers = (
+        lake.scan(contract, window)
+        .filter(pl.col("subject") == subject, pl.col("n_pages").is_not_null())
+        .select("window_start_at", "window_end_at", "ingested_at")
+        .collect()
+    )
+    return {
+        day
+        for day in window.days
+        for start, end, arrived in answers.iter_rows()
+        if start <= Window.of_day(day).start and Window.of_day(day).end <= min(end, arrived)
+    }
+
+
+def _holds(lake: Lake, contract: type[RawAnswers], pull: Pull) -> bool:
+    day = Window.of_day(pull.window[0].date())
+    return not lake.scan(contract, day).filter(pl.col("pull_id") == pull.pull_id).head(1).collect().is_empty()
