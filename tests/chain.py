@@ -97,7 +97,12 @@ def chain(home: Path, *, n_assets: int = 50, lake: Lake | None = None) -> Iterat
     clock = FixedClock(at(1))
     with serve(Market(7, n_assets=n_assets)) as sandbox:
         lake = lake or Lake(str(home / "lake"))
-        settings = Settings(lake_uri=str(home / "lake"), state_dir=home / "state", coincap_base_url=sandbox.v2)
+        settings = Settings(
+            lake_uri=str(home / "lake"),
+            state_dir=home / "state",
+            coincap_base_url=sandbox.v2,
+            providers=("coincap",),
+        )
         coincap = coincap_at(
             sandbox.v2, None, Plan(), home / "state", clock, is_local=True, assets=settings.history_assets
         )

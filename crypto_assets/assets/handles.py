@@ -5,18 +5,22 @@ Secrets come in as ``EnvVar`` only, so that Dagster shows the variable's name an
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
+from crypto_assets.providers import coincap
 from crypto_assets.providers.coincap import CoinCap, Plan, source
+from crypto_assets.providers.provider import Connected, Connection, Provider
+from crypto_assets.providers.registry import PROVIDERS
 from crypto_assets.resources.budget import Budget
 from crypto_assets.resources.clock import Clock, SystemClock
-from crypto_assets.resources.http import Client
+from crypto_assets.resources.http import Client, Source
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings, storage_options
 
@@ -74,10 +78,88 @@ def coincap_at(
     return CoinCap(client, told, assets)
 
 
+class ProviderHandle(dg.ConfigurableResource[Connected]):
+    """Any provider of the registry, with its clients, budgets and breakers, which all processes here share."""
+
+    name: str = Field(description="The provider's name.")
+    urls: dict[str, str] = Field(description="The address of each of its services.")
+    api_key: str | None = Field(default=None, description="The key; from the environment only.")
+    asked: dict[str, list[str]] = Field(default={}, description="Markets, intervals and pairs to ask for.")
+    state_dir: str = Field(description="Where budgets and breaker states are kept.")
+    is_local: bool = Field(default=False, description="Whether the addresses may be this machine (the sandbox).")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Connected]:
+        del context
+        with connected(
+            PROVIDERS[self.name],
+            Path(self.state_dir),
+            SystemClock(),
+            urls=self.urls,
+            key=self.api_key,
+            asked=self.asked,
+            is_local=self.is_local,
+        ) as provider:
+            yield provider
+
+
+@contextmanager
+def connected(
+    provider: Provider,
+    state_dir: Path,
+    clock: Clock,
+    *,
+    urls: Mapping[str, str],
+    key: str | None,
+    asked: Mapping[str, Sequence[str]],
+    is_local: bool,
+) -> Iterator[Connected]:
+    """A provider of the registry with open connections, closed at the end."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    state = state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite")
+
+    def open_client(told: Source) -> Client:
+        budget = Budget(state, told.name, told.limits, clock)
+        return Client(told, budget=budget, clock=clock, random=random.SystemRandom(), allow_loopback=is_local)
+
+    with closing(provider.connect(Connection(open_client, urls, key, clock, asked))) as opened:
+        yield opened
+
+
+def provider_urls(provider: Provider, sandbox_url: str | None) -> dict[str, str]:
+    """The addresses of the provider's services: its own, or the sandbox's."""
+    if sandbox_url is None:
+        return dict(provider.urls)
+    return {service: f"{sandbox_url.rstrip('/')}/{service}" for service in provider.urls}
+
+
+def absence(name: str, settings: Settings) -> str | None:
+    """Why a provider cannot run under these settings, or None where it can."""
+    if name not in settings.providers:
+        return f"{name} is not among CRYPTO_ASSETS_PROVIDERS"
+    if name == coincap.NAME:
+        return settings.coincap_absence
+    provider = PROVIDERS[name]
+    if provider.needs_key and settings.sandbox_url is None and not os.environ.get(provider.key_name or "", "").strip():
+        return f"{name} needs a key: set {provider.key_name}"
+    return None
+
+
 def handles(settings: Settings) -> dict[str, object]:
     """The resources by the names that assets ask for. A provider that cannot run here is absent."""
     found: dict[str, object] = {"lake": LakeHandle(uri=settings.lake_root), "clock": SystemClock()}
-    if settings.coincap_absence is None:
+    for name, provider in PROVIDERS.items():
+        if absence(name, settings) is None:
+            has_key = bool(os.environ.get(provider.key_name or "", "").strip())
+            found[name] = ProviderHandle(
+                name=name,
+                urls=provider_urls(provider, settings.sandbox_url),
+                api_key=dg.EnvVar(provider.key_name) if provider.key_name and has_key else None,
+                asked=settings.asked,
+                state_dir=str(settings.state_dir.resolve()),
+                is_local=settings.sandbox_url is not None,
+            )
+    if absence(coincap.NAME, settings) is None:
         found["coincap"] = CoinCapHandle(
             base_url=settings.coincap_base_url,
             api_key=dg.EnvVar("COINCAP_API_KEY") if settings.coincap_api_key else None,

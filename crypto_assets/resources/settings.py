@@ -6,6 +6,7 @@ Secrets are read here to decide which providers there are; assets get them throu
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,9 @@ _STORE_KEYS = (
     "AWS_REGION",
     "AWS_ALLOW_HTTP",
 )
+
+
+Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -42,16 +46,38 @@ class Settings(BaseSettings):
     coincap_api_key: SecretStr | None = Field(
         default=None, validation_alias="COINCAP_API_KEY", description="CoinCap's key."
     )
-    history_assets: Annotated[tuple[str, ...], NoDecode] = Field(
+    providers: Names = Field(
+        default=("coincap", "exchanges", "binance_archive", "coingecko", "mempool", "alpha_vantage"),
+        description="Providers to pull from, comma-separated; one that needs a key is left out without it.",
+    )
+    sandbox_url: str | None = Field(
+        default=None, description="A sandbox that stands in for every provider but CoinCap: crypto-assets sandbox."
+    )
+    markets: Names = Field(
+        default=(
+            "binance:BTC/USDT",
+            "binance:ETH/USDT",
+            "kraken:BTC/USD",
+            "kraken:ETH/USD",
+            "coinbase:BTC/USD",
+            "coinbase:ETH/USD",
+        ),
+        description="Spot markets whose candles and quotes are pulled, as venue:BASE/QUOTE, comma-separated.",
+    )
+    candle_interval: str = Field(default="1m", description="Interval of the candles that are pulled.")
+    alpha_vantage_pairs: Names = Field(
+        default=("BTC/USD", "ETH/USD"), description="Pairs that Alpha Vantage is asked for, comma-separated."
+    )
+    history_assets: Names = Field(
         default=("bitcoin", "ethereum"), description="Asset ids whose daily history is pulled, comma-separated."
     )
 
-    @field_validator("history_assets", mode="before")
+    @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("coincap_api_key", mode="before")
+    @field_validator("coincap_api_key", "sandbox_url", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
         # `COINCAP_API_KEY=` is how an .env file says that there is none.
@@ -61,6 +87,15 @@ class Settings(BaseSettings):
     def lake_root(self) -> str:
         """The lake's address, absolute."""
         return self.lake_uri if "://" in self.lake_uri else str(Path(self.lake_uri).resolve())
+
+    @property
+    def asked(self) -> dict[str, list[str]]:
+        """What is asked of providers: markets, interval and pairs."""
+        return {
+            "markets": list(self.markets),
+            "intervals": [self.candle_interval],
+            "pairs": list(self.alpha_vantage_pairs),
+        }
 
     @property
     def is_coincap_local(self) -> bool:
@@ -76,12 +111,12 @@ class Settings(BaseSettings):
         return None
 
 
-def storage_options() -> dict[str, str]:
+def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The object store's options for deltalake, Polars and DuckDB, from the environment (``AWS_*``).
 
     Plain HTTP is allowed to loopback only: that is a local server, anything else would send keys in the clear.
     """
-    options = {key: os.environ[key] for key in _STORE_KEYS if os.environ.get(key)}
+    options = {key: environment[key] for key in _STORE_KEYS if environment.get(key)}
     if options.get("AWS_ENDPOINT_URL", "").startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
         options["AWS_ALLOW_HTTP"] = "true"
     return options

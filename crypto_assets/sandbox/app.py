@@ -9,12 +9,9 @@ Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults,
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,20 +19,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from crypto_assets.sandbox import faults as fault_kinds
-from crypto_assets.sandbox.faults import Fault, FaultSwitch, spoil
-from crypto_assets.sandbox.market import CANDLE_INTERVALS, HISTORY_INTERVALS
+from crypto_assets.sandbox.faults import Fault, spoil
+from crypto_assets.sandbox.market import CANDLE_INTERVALS, HISTORY_INTERVALS, Market
+from crypto_assets.sandbox.replies import ShortBody, bytes_reply, json_reply, refusal
+from crypto_assets.sandbox.services import mounts
 from crypto_assets.sandbox.source import NotServedError, Row, Source, Version
-
-Clock = Callable[[], datetime]
+from crypto_assets.sandbox.state import Clock, SandboxState
 
 MAX_LIMIT = 2000
-_BYTES_PER_CREDIT = 2500
-_MINUTE = timedelta(minutes=1)
-# Decimals occur only in recordings, where a number was a number and not text.
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 class _RefusedError(Exception):
@@ -47,74 +40,6 @@ class _RefusedError(Exception):
 
 
 _INVALID = "Invalid query parameters"
-
-
-class SandboxState:
-    """What the app remembers: the frozen market time, the faults, and the calls. Used by one event loop.
-
-    ``clock`` is real time: limits and credits follow it even while the market's time is frozen.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self._frozen: datetime | None = None
-        self.faults = FaultSwitch([])
-        self.forget_calls()
-
-    def now(self) -> datetime:
-        """The market's time: the frozen one, else the clock's, in UTC."""
-        return self._frozen or self.clock().astimezone(UTC)
-
-    def set_now(self, now: datetime | None) -> None:
-        """Freeze the market's time (aware datetimes only, ``ValueError`` otherwise); None lets it run."""
-        if now is not None and now.tzinfo is None:
-            raise ValueError("the market's time needs a time zone")
-        self._frozen = None if now is None else now.astimezone(UTC)
-
-    def set_faults(self, faults: list[Fault]) -> None:
-        """Replace all faults; their counts begin at zero."""
-        self.faults = FaultSwitch(faults)
-
-    def forget_calls(self) -> None:
-        """Begin anew: counts, used credits and the minute's window."""
-        self._counts: Counter[str] = Counter()
-        self._credits = 0
-        self._month: tuple[int, int] | None = None
-        self._used: Counter[str] = Counter()
-        self._recent: dict[str, deque[datetime]] = {}
-
-    def calls(self) -> dict[str, Any]:
-        """``{"calls": {endpoint: count}, "credits": used}``: every call, refused ones too, over all keys."""
-        return {"calls": dict(sorted(self._counts.items())), "credits": self._credits}
-
-    def count(self, endpoint: str) -> None:
-        """Note that a call arrived."""
-        self._counts[endpoint] += 1
-
-    def wait_seconds(self, key: str, per_minute: int) -> int:
-        """0 and one call of the last minute's allowance taken, or the whole seconds until one is free."""
-        now = self.clock()
-        recent = self._recent.setdefault(key, deque())
-        while recent and recent[0] <= now - _MINUTE:
-            recent.popleft()
-        if len(recent) >= per_minute:
-            return max(1, math.ceil((recent[0] + _MINUTE - now).total_seconds()))
-        recent.append(now)
-        return 0
-
-    def used(self, key: str) -> int:
-        """Credits that the key used in this calendar month (UTC)."""
-        now = self.clock().astimezone(UTC)
-        if self._month != (now.year, now.month):
-            self._month = (now.year, now.month)
-            self._used.clear()
-        return self._used[key]
-
-    def charge(self, key: str, n_bytes: int) -> None:
-        """1 credit for the call and 1 per 2,500 bytes begun."""
-        spent = 1 + math.ceil(n_bytes / _BYTES_PER_CREDIT)
-        self._credits += spent
-        self._used[key] += spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +194,6 @@ _ENDPOINTS: tuple[tuple[str, str, _Ask, tuple[Version, ...]], ...] = (
 )
 
 
-class _ShortBody(Response):
-    """Promises more bytes than it sends; the server then drops the connection."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.headers["content-length"] = str(len(self.body) + 1000)
-        await super().__call__(scope, receive, send)
-
-
 @dataclass(frozen=True, slots=True)
 class _Desk:
     """Answers the calls of one app: who may ask, what is answered, what it costs."""
@@ -297,22 +214,22 @@ class _Desk:
         self.state.count(endpoint)
         key = _key(request)
         if version == "v3" and self.keys is not None and key not in self.keys:
-            return _json(401, {"error": "Unauthorized: invalid API key"})
+            return json_reply(401, {"error": "Unauthorized: invalid API key"})
         account = key if version == "v3" else "v2"
         if self.calls_per_minute is not None:
             wait = self.state.wait_seconds(account, self.calls_per_minute)
             if wait:
-                return _json(429, fault_kinds.MINUTE_LIMIT, {"retry-after": str(wait)})
+                return json_reply(429, fault_kinds.MINUTE_LIMIT, {"retry-after": str(wait)})
         is_metered = version == "v3"
         if is_metered and self.credits_per_month is not None and self.state.used(account) >= self.credits_per_month:
-            return _json(403, fault_kinds.QUOTA_403)
+            return json_reply(403, fault_kinds.QUOTA_403)
         offset = request.query_params.get("offset", "0")
         struck = self.state.faults.strike(endpoint, int(offset) if offset.isdecimal() and len(offset) < 10 else 0)
         for fault in struck:
             if fault.kind == "stall":
                 await asyncio.sleep(fault.seconds)
         asked = _Question(version, request.path_params.get("item", ""), request.query_params, self.state.now())
-        response = _refusal(struck) or self._answer(endpoint, ask, asked, struck)
+        response = refusal(struck) or self._answer(endpoint, ask, asked, struck)
         if is_metered and response.status_code not in (403, 429):
             self.state.charge(account, len(response.body))
         return response
@@ -322,18 +239,18 @@ class _Desk:
         try:
             data: object = ask(self.source, asked)
         except NotServedError:
-            return _json(404, {"error": "not recorded"})
+            return json_reply(404, {"error": "not recorded"})
         except _RefusedError as refused:
             body: dict[str, object] = {"error": refused.error}
-            return _json(refused.status, {**body, "timestamp": stamp} if refused.is_stamped else body)
+            return json_reply(refused.status, {**body, "timestamp": stamp} if refused.is_stamped else body)
         for fault in struck:
             data = _spoiled(fault, data)
-        response = _json(200, {"data": data, "timestamp": stamp})
+        response = json_reply(200, {"data": data, "timestamp": stamp})
         kinds = {fault.kind for fault in struck}
         if "truncated" in kinds:
-            return _bytes(200, bytes(response.body)[: len(response.body) // 2])
+            return bytes_reply(200, bytes(response.body)[: len(response.body) // 2])
         if "short_body" in kinds:
-            return _ShortBody(bytes(response.body), 200, media_type="application/json")
+            return ShortBody(bytes(response.body), 200, media_type="application/json")
         return response
 
 
@@ -353,8 +270,9 @@ def create_app(
     state = SandboxState(clock)
     desk = _Desk(source, state, keys, credits_per_month, calls_per_minute)
     routes = [desk.route(name, path, ask, version) for name, path, ask, versions in _ENDPOINTS for version in versions]
+    others = mounts(source, state) if isinstance(source, Market) else []
     app = Starlette(
-        routes=[*routes, *_control(state)],
+        routes=[*routes, *others, *_control(state)],
         exception_handlers={HTTPException: _not_routed, 500: _broken},
     )
     app.state.sandbox = state
@@ -363,24 +281,24 @@ def create_app(
 
 def _control(state: SandboxState) -> list[Route]:
     async def health(request: Request) -> Response:
-        return _json(200, {"status": "ok", "now": state.now().isoformat()})
+        return json_reply(200, {"status": "ok", "now": state.now().isoformat()})
 
     async def clock(request: Request) -> Response:
         class Wanted(msgspec.Struct):
             now: datetime | None
 
         state.set_now(msgspec.json.decode(await request.body(), type=Wanted).now)
-        return _json(200, {"now": state.now().isoformat()})
+        return json_reply(200, {"now": state.now().isoformat()})
 
     async def faults(request: Request) -> Response:
         wanted = msgspec.json.decode(await request.body(), type=list[Fault])
         state.set_faults(wanted)
-        return _json(200, {"faults": len(wanted)})
+        return json_reply(200, {"faults": len(wanted)})
 
     async def calls(request: Request) -> Response:
         if request.method == "DELETE":
             state.forget_calls()
-        return _json(200, state.calls())
+        return json_reply(200, state.calls())
 
     return [
         Route("/_sandbox/health", health, methods=["GET"]),
@@ -397,7 +315,7 @@ def _checked(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
         try:
             return await handle(request)
         except (msgspec.DecodeError, ValueError) as wrong:
-            return _json(400, {"error": str(wrong)})
+            return json_reply(400, {"error": str(wrong)})
 
     return checked
 
@@ -405,19 +323,6 @@ def _checked(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 def _key(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else request.query_params.get("apiKey", "")
-
-
-def _refusal(struck: list[Fault]) -> Response | None:
-    """The answer of the first fault that leaves no room for data, made anew, as a response is sent once."""
-    answers: dict[str, Callable[[], Response]] = {
-        "rate_limited_minute": lambda: _json(429, fault_kinds.MINUTE_LIMIT, {"retry-after": "60"}),
-        "quota_429": lambda: _json(429, fault_kinds.QUOTA_429),
-        "quota_403": lambda: _json(403, fault_kinds.QUOTA_403),
-        "not_found": lambda: _json(404, {"error": "Not found"}),
-        "server_error": lambda: _json(500, {"error": "Internal server error"}),
-        "html": lambda: Response(fault_kinds.PAGE, 200, media_type="text/html"),
-    }
-    return next((answers[fault.kind]() for fault in struck if fault.kind in answers), None)
 
 
 def _spoiled(fault: Fault, data: object) -> object:
@@ -431,18 +336,10 @@ def _spoiled(fault: Fault, data: object) -> object:
     return data
 
 
-def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
-    return _bytes(status, _ENCODER.encode(body), headers)
-
-
-def _bytes(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
-
-
 async def _not_routed(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return _json(status, {"error": "Not found" if status == 404 else "Method not allowed"})
+    return json_reply(status, {"error": "Not found" if status == 404 else "Method not allowed"})
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    return _json(500, {"error": "Internal server error"})
+    return json_reply(500, {"error": "Internal server error"})

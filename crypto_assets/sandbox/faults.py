@@ -7,7 +7,7 @@ answer is ``app.py``'s.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,19 +34,8 @@ Kind = Literal[
     "not_a_record",  # a bare number among the records
     "empty_list",
 ]
-Endpoint = Literal[
-    "assets",
-    "asset",
-    "history",
-    "asset_markets",
-    "rates",
-    "rate",
-    "exchanges",
-    "exchange",
-    "markets",
-    "candles",
-    "*",  # every endpoint
-]
+# CoinCap's endpoints (assets, history, ...), another provider's as `service.endpoint`, or `*` for every one.
+Endpoint = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]+(\.[a-z0-9_]+)?)$")]
 
 MINUTE_LIMIT = {"error": "Too many requests: per minute limit exceeded"}
 QUOTA_429 = {"error": "Too many requests: monthly credit limit exceeded"}

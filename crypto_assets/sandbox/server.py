@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from crypto_assets.errors import TransientError, UsageError
-from crypto_assets.sandbox.app import Clock, SandboxState, create_app
+from crypto_assets.sandbox.app import create_app
 from crypto_assets.sandbox.faults import Fault
 from crypto_assets.sandbox.source import Source
+from crypto_assets.sandbox.state import Clock, SandboxState
 
 _START_SECONDS = 10.0  # a loaded machine takes one to import the server; more means that it never will
 _STOP_SECONDS = 2.0

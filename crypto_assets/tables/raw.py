@@ -20,11 +20,11 @@ from crypto_assets.tables.contract import (
 )
 
 
-def _raw_table(name: str, cadence: str) -> Table:
+def _raw_table(name: str, cadence: str, group: str = "coincap") -> Table:
     return Table(
         zone=Zone.RAW,
         name=name,
-        group="coincap",
+        group=group,
         cadence=cadence,
         write=Write.APPEND,
         sort_by=("window_start_at", "pull_id", "page"),
@@ -91,10 +91,87 @@ class RawCoincapHistory(RawAnswers):
     table = _raw_table("coincap_history", "daily, and backfills")
 
 
+class RawExchangeMarkets(RawAnswers):
+    """Every market that a venue lists, one answer a venue and page. Live only."""
+
+    table = _raw_table("exchange_markets", "daily", "exchanges")
+
+
+class RawExchangeTickers(RawAnswers):
+    """Best bid and ask and the last price of a market of a venue at one moment. Live only."""
+
+    table = _raw_table("exchange_tickers", "every 5 minutes", "exchanges")
+
+
+class RawExchangeCandles(RawAnswers):
+    """Candles of one market of a venue over a window, by the venue's own interface."""
+
+    table = _raw_table("exchange_candles", "every 5 minutes, and backfills", "exchanges")
+
+
+class RawExchangeTrades(RawAnswers):
+    """Trades of one market of a venue over a window, by the venue's own interface."""
+
+    table = _raw_table("exchange_trades", "backfills", "exchanges")
+
+
+class RawBinanceKlines(RawAnswers):
+    """Binance's archive of candles: one zip file of a month or a day of one market and interval an answer."""
+
+    table = _raw_table("binance_klines", "daily, and backfills", "binance_archive")
+
+
+class RawBinanceTrades(RawAnswers):
+    """Binance's archive of aggregated trades: one zip file of a month or a day of one market an answer."""
+
+    table = _raw_table("binance_trades", "backfills", "binance_archive")
+
+
+class RawAlphaVantageRates(RawAnswers):
+    """Alpha Vantage CURRENCY_EXCHANGE_RATE: one pair's rate with bid and ask at one moment. Live only."""
+
+    table = _raw_table("alpha_vantage_rates", "what 25 calls a day allow", "alpha_vantage")
+
+
+class RawAlphaVantageSeries(RawAnswers):
+    """Alpha Vantage's intraday, daily, weekly and monthly series of one pair: each answer is the whole series."""
+
+    table = _raw_table("alpha_vantage_series", "daily", "alpha_vantage")
+
+
+class RawCoingeckoMarkets(RawAnswers):
+    """CoinGecko /coins/markets: coins by market cap at one moment, in pages of up to 250. Live only."""
+
+    table = _raw_table("coingecko_markets", "hourly", "coingecko")
+
+
+class RawCoingeckoExchanges(RawAnswers):
+    """CoinGecko /exchanges: exchanges with trust scores at one moment, in pages of up to 250. Live only."""
+
+    table = _raw_table("coingecko_exchanges", "daily", "coingecko")
+
+
+class RawMempool(RawAnswers):
+    """mempool.space: Bitcoin's fees, mempool, difficulty, hashrate and blocks at one moment, an endpoint an answer."""
+
+    table = _raw_table("mempool", "hourly", "mempool")
+
+
 TABLES: tuple[type[RawAnswers], ...] = (
     RawCoincapAssets,
     RawCoincapExchanges,
     RawCoincapRates,
     RawCoincapMarkets,
     RawCoincapHistory,
+    RawExchangeMarkets,
+    RawExchangeTickers,
+    RawExchangeCandles,
+    RawExchangeTrades,
+    RawBinanceKlines,
+    RawBinanceTrades,
+    RawAlphaVantageRates,
+    RawAlphaVantageSeries,
+    RawCoingeckoMarkets,
+    RawCoingeckoExchanges,
+    RawMempool,
 )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dataframely as dy
 import polars as pl
 
+from crypto_assets.tables import raw
 from crypto_assets.tables.contract import (
     CURRENCY_SLUG,
     Contract,
@@ -26,16 +27,10 @@ from crypto_assets.tables.contract import (
     flag,
     key,
     money,
+    number,
+    period,
     slug,
     text,
-)
-from crypto_assets.tables.raw import (
-    RawAnswers,
-    RawCoincapAssets,
-    RawCoincapExchanges,
-    RawCoincapHistory,
-    RawCoincapMarkets,
-    RawCoincapRates,
 )
 
 # Providers' clocks run ahead of ours by less than this; a later time is a wrong unit or a wrong clock.
@@ -293,6 +288,222 @@ class ExchangeAttributes(Contract):
     date = day()
 
 
+# What a market is called: venue:BASE/QUOTE in the venue's own tickers.
+MARKET_ID = r"^[a-z0-9_]{1,32}:[^/\\\s:]{1,32}/[^/\\\s:]{1,32}$"
+# How long each interval lasts, in milliseconds; a month is as long as it is.
+INTERVALS: dict[str, int | None] = {
+    "1m": 60_000,
+    "3m": 180_000,
+    "5m": 300_000,
+    "15m": 900_000,
+    "30m": 1_800_000,
+    "1h": 3_600_000,
+    "2h": 7_200_000,
+    "4h": 14_400_000,
+    "6h": 21_600_000,
+    "8h": 28_800_000,
+    "12h": 43_200_000,
+    "1d": 86_400_000,
+    "1w": 604_800_000,
+    "1mo": None,
+}
+
+
+class Candles(Contract):
+    """Finished candles as venues and archives state them; of several sources of one candle the newest arrival."""
+
+    table = Table(
+        zone=Zone.TRUSTED,
+        name="candles",
+        group="venues",
+        cadence="every 5 minutes, and backfills",
+        write=Write.REPLACE,
+        partition_by=("month",),
+        sort_by=("venue", "market_id", "interval", "opened_at"),
+        clock="opened_at",
+    )
+
+    venue = slug(
+        "Venue where it was traded, or the provider that aggregates venues.", sources="raw.exchange_candles.subject"
+    )
+    market_id = slug(
+        "venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources="raw.exchange_candles.subject"
+    )
+    interval = key("Length of the candle: 1m to 1d, 1w from Monday, 1mo.", sources="raw.exchange_candles.request")
+    opened_at = clock("Start of the candle, UTC.", primary_key=True, sources="raw.exchange_candles.body")
+    provider = text("Provider that stated it: exchanges, binance_archive or alpha_vantage.")
+    base_symbol = text("The venue's ticker of what is traded.", sources="raw.exchange_candles.subject")
+    quote_symbol = text("The venue's ticker of what it is priced in.", sources="raw.exchange_candles.subject")
+    open = money("First price.", unit="quote", sources="raw.exchange_candles.body")
+    high = money("Highest price.", unit="quote", sources="raw.exchange_candles.body")
+    low = money("Lowest price.", unit="quote", sources="raw.exchange_candles.body")
+    close = money("Last price.", unit="quote", sources="raw.exchange_candles.body")
+    volume_base = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources="raw.exchange_candles.body")
+    volume_quote = money(
+        "Value traded; null where the venue does not state it.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources="raw.exchange_candles.body",
+    )
+    n_trades = count(
+        "Trades; null where the venue does not state it.",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        wide=True,
+        sources="raw.exchange_candles.body",
+    )
+    taker_buy_base = money(
+        "Amount bought by takers; null where the venue does not state it.",
+        unit="base",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources="raw.exchange_candles.body",
+    )
+    taker_buy_quote = money(
+        "Value bought by takers; null where the venue does not state it.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources="raw.exchange_candles.body",
+    )
+    ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the candle.")
+    pull_id = text("The pull in raw that the row comes from.")
+    n_duplicates = count("Further raw records that stated this candle and were merged into it.", kind=Kind.INTERVAL)
+    date = day("UTC day of opened_at.")
+    month = period("UTC month of opened_at; the partition.")
+
+    @dy.rule()
+    def not_from_the_future(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("opened_at") <= pl.col("ingested_at") + CLOCK_SKEW
+
+    @dy.rule()
+    def not_before_bitcoin(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("opened_at") >= GENESIS
+
+    @dy.rule()
+    def known_interval(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("interval").is_in(list(INTERVALS))
+
+    @dy.rule()
+    def well_formed(cls) -> pl.Expr:  # noqa: N805
+        """high >= open, close, low and low <= open, close, above zero."""
+        top, bottom = pl.max_horizontal("open", "close", "low"), pl.min_horizontal("open", "close")
+        return (pl.col("high") >= top) & (pl.col("low") <= bottom) & (pl.col("low") > 0)
+
+
+class Trades(Contract):
+    """Trades, or aggregates of one taker's trades at one price, as venues and archives state them."""
+
+    table = Table(
+        zone=Zone.TRUSTED,
+        name="trades",
+        group="venues",
+        cadence="with streams, and backfills",
+        write=Write.REPLACE,
+        sort_by=("market_id", "traded_at", "trade_id"),
+        clock="traded_at",
+    )
+
+    venue = slug("Venue where it was traded.", sources="raw.exchange_trades.subject")
+    market_id = slug(
+        "venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources="raw.exchange_trades.subject"
+    )
+    trade_id = key("The venue's id of the trade or of the aggregate.", sources="raw.exchange_trades.body")
+    traded_at = clock("Venue's time of the trade, UTC.", sources="raw.exchange_trades.body")
+    traded_us = count(
+        "The same in microseconds since 1970, where the venue is finer than a millisecond.",
+        unit="us",
+        kind=Kind.CLOCK,
+        nullable=True,
+        wide=True,
+        sources="raw.exchange_trades.body",
+    )
+    provider = text("Provider that stated it: exchanges, binance_archive or a stream.")
+    price = money("Price of one unit.", unit="quote", sources="raw.exchange_trades.body")
+    quantity = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources="raw.exchange_trades.body")
+    n_trades = count(
+        "Trades in the aggregate; 1 for a single one.", kind=Kind.INTERVAL, low=1, sources="raw.exchange_trades.body"
+    )
+    taker_side = text(
+        "buy or sell, by the taker; null where unknown.", nullable=True, sources="raw.exchange_trades.body"
+    )
+    ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the trade.")
+    pull_id = text("The pull in raw that the row comes from.")
+    n_duplicates = count("Further raw records that stated this trade and were merged into it.", kind=Kind.INTERVAL)
+    date = day("UTC day of traded_at; the partition.")
+
+    @dy.rule()
+    def not_from_the_future(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("traded_at") <= pl.col("ingested_at") + CLOCK_SKEW
+
+    @dy.rule()
+    def not_before_bitcoin(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("traded_at") >= GENESIS
+
+    @dy.rule()
+    def above_zero(cls) -> pl.Expr:  # noqa: N805
+        return (pl.col("price") > 0) & (pl.col("quantity") > 0)
+
+
+class Quotes(Fact):
+    """The rate of a pair with bid and ask at one moment; observed_at is when the provider last refreshed it, in UTC."""
+
+    table = _trusted_table("quotes", "market_id", "observed_at", group="venues")
+
+    market_id = slug(
+        "venue:FROM/TO; the venue is the provider where it aggregates.",
+        pattern=MARKET_ID,
+        sources="raw.alpha_vantage_rates.body",
+    )
+    from_currency_code = text("Ticker of what is priced.", sources="raw.alpha_vantage_rates.body")
+    from_currency_name = text("Its name.", nullable=True, sources="raw.alpha_vantage_rates.body")
+    to_currency_code = text("Ticker of what it is priced in.", sources="raw.alpha_vantage_rates.body")
+    to_currency_name = text("Its name.", nullable=True, sources="raw.alpha_vantage_rates.body")
+    exchange_rate = money("Rate, or the last traded price.", unit="quote", sources="raw.alpha_vantage_rates.body")
+    last_refreshed = text("The provider's own words for observed_at.", sources="raw.alpha_vantage_rates.body")
+    time_zone = text("Time zone of last_refreshed.", sources="raw.alpha_vantage_rates.body")
+    bid_price = money("Best bid.", unit="quote", nullable=True, sources="raw.alpha_vantage_rates.body")
+    ask_price = money("Best ask.", unit="quote", nullable=True, sources="raw.alpha_vantage_rates.body")
+
+
+class OnchainStats(Fact):
+    """A chain's fees, mempool, difficulty, hashrate and blocks: one metric and moment a row."""
+
+    table = _trusted_table("onchain_stats", "chain", "metric", "observed_at", group="onchain", cadence="hourly")
+
+    chain = slug("Chain, by the asset_id of its coin.", sources="raw.mempool.endpoint")
+    metric = slug("What was measured, e.g. fee_fastest, hashrate, difficulty.", sources="raw.mempool.endpoint")
+    # A hashrate has more integer digits than a Decimal(38, 18) holds.
+    value = number("The measurement, in unit.", unit="see unit", kind=Kind.INSTANT, low=0, sources="raw.mempool.body")
+    unit = text("Unit of the value, e.g. sat/vB, H/s, 1.", sources="raw.mempool.endpoint")
+    height = count("Block height that it is of.", nullable=True, wide=True, sources="raw.mempool.body")
+
+
+class ExchangeScores(Fact):
+    """What CoinGecko makes of each exchange: trust score and 24-hour volume in bitcoin."""
+
+    table = _trusted_table("exchange_scores", "exchange_id", "observed_at", group="venues", cadence="daily")
+
+    exchange_id = slug("The provider's id of the exchange.", sources="raw.coingecko_exchanges.body")
+    name = text("Display name.", sources="raw.coingecko_exchanges.body")
+    trust_score = count("The provider's score, 1 to 10.", nullable=True, sources="raw.coingecko_exchanges.body")
+    trust_score_rank = count("Rank by the score.", low=1, nullable=True, sources="raw.coingecko_exchanges.body")
+    volume_btc_24h = money(
+        "Volume traded in the last 24 hours.",
+        unit="BTC",
+        kind=Kind.ROLLING_24H,
+        nullable=True,
+        rounded=True,
+        sources="raw.coingecko_exchanges.body",
+    )
+    year_established = count(
+        "Year of its founding.", kind=Kind.ATTRIBUTE, nullable=True, sources="raw.coingecko_exchanges.body"
+    )
+    country = text("Country of its seat.", nullable=True, sources="raw.coingecko_exchanges.body")
+    exchange_url = text("Website.", nullable=True, sources="raw.coingecko_exchanges.body")
+
+
 TABLES: tuple[type[Contract], ...] = (
     AssetSnapshots,
     ExchangeSnapshots,
@@ -301,13 +512,23 @@ TABLES: tuple[type[Contract], ...] = (
     AssetHistory,
     AssetAttributes,
     ExchangeAttributes,
+    Candles,
+    Trades,
+    Quotes,
+    OnchainStats,
+    ExchangeScores,
 )
 
 # Which raw tables each parsed table comes from.
-RAW_OF: dict[type[Contract], tuple[type[RawAnswers], ...]] = {
-    AssetSnapshots: (RawCoincapAssets,),
-    ExchangeSnapshots: (RawCoincapExchanges,),
-    MarketSnapshots: (RawCoincapMarkets,),
-    FxRates: (RawCoincapRates,),
-    AssetHistory: (RawCoincapHistory,),
+RAW_OF: dict[type[Contract], tuple[type[raw.RawAnswers], ...]] = {
+    AssetSnapshots: (raw.RawCoincapAssets, raw.RawCoingeckoMarkets),
+    ExchangeSnapshots: (raw.RawCoincapExchanges,),
+    MarketSnapshots: (raw.RawCoincapMarkets,),
+    FxRates: (raw.RawCoincapRates,),
+    AssetHistory: (raw.RawCoincapHistory,),
+    Candles: (raw.RawExchangeCandles, raw.RawBinanceKlines, raw.RawAlphaVantageSeries),
+    Trades: (raw.RawExchangeTrades, raw.RawBinanceTrades),
+    Quotes: (raw.RawExchangeTickers, raw.RawAlphaVantageRates),
+    OnchainStats: (raw.RawMempool,),
+    ExchangeScores: (raw.RawCoingeckoExchanges,),
 }

@@ -1,0 +1,46 @@
+"""Answers as they leave the sandbox: JSON, the refusals that any provider may give, and bodies that break off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from crypto_assets.sandbox import faults as fault_kinds
+from crypto_assets.sandbox.faults import Fault
+
+# Decimals occur only in recordings, where a number was a number and not text.
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+class ShortBody(Response):
+    """Promises more bytes than it sends; the server then drops the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["content-length"] = str(len(self.body) + 1000)
+        await super().__call__(scope, receive, send)
+
+
+def refusal(struck: list[Fault]) -> Response | None:
+    """The answer of the first fault that leaves no room for data, made anew, as a response is sent once."""
+    answers: dict[str, Callable[[], Response]] = {
+        "rate_limited_minute": lambda: json_reply(429, fault_kinds.MINUTE_LIMIT, {"retry-after": "60"}),
+        "quota_429": lambda: json_reply(429, fault_kinds.QUOTA_429),
+        "quota_403": lambda: json_reply(403, fault_kinds.QUOTA_403),
+        "not_found": lambda: json_reply(404, {"error": "Not found"}),
+        "server_error": lambda: json_reply(500, {"error": "Internal server error"}),
+        "html": lambda: Response(fault_kinds.PAGE, 200, media_type="text/html"),
+    }
+    return next((answers[fault.kind]() for fault in struck if fault.kind in answers), None)
+
+
+def json_reply(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    """The body as JSON."""
+    return bytes_reply(status, _ENCODER.encode(body), headers)
+
+
+def bytes_reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """The body as it is, said to be JSON."""
+    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
