@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from crypto_assets.checks.readings import READINGS
+from crypto_assets.checks.readings import READINGS, Reading
+from crypto_assets.checks.readings.reading import ANSWER, json_records
 from crypto_assets.checks.reconciliation import lossless, reconciled
 from crypto_assets.checks.verdicts import Case, Check, Finding, Severity, rule
 from crypto_assets.providers.answers import field_names
@@ -45,11 +46,22 @@ _PULL = ("provider", "observed_at")
 
 def _known_fields(case: Case) -> Finding:
     endpoints = case.rows["endpoint"].unique().to_list()
-    known_of = READINGS[case.contract].known if issubclass(case.contract, raw.RawAnswers) else {}
+    reading = READINGS[case.contract] if issubclass(case.contract, raw.RawAnswers) else None
+    known_of = reading.known if reading else {}
     known: frozenset[str] = frozenset().union(*(known_of.get(e, frozenset()) for e in endpoints))
-    new = sorted(field_names(case.rows) - known)
+    new = sorted(_sent_names(reading, case.rows) - known) if reading and known_of else []
     told = f"new fields: {', '.join(new)}" if new else "known fields only"
     return Finding(not new, told, "known fields only", pl.DataFrame({"field": new}, schema={"field": pl.String}))
+
+
+def _sent_names(reading: Reading, rows: pl.DataFrame) -> set[str]:
+    """The field names of each answer's first and last record."""
+    if reading.records is json_records:
+        return field_names(rows)
+    good = rows.filter(pl.col("n_pages").is_not_null(), outcome="ok").select(ANSWER)
+    sent = [list(reading.records(answer)) for answer in good.iter_rows(named=True)]
+    ends = [record for records in sent for record in (*records[:1], *records[-1:]) if isinstance(record, dict)]
+    return {name for record in ends for name in record}
 
 
 def _complete_pull(case: Case) -> Finding:
@@ -217,7 +229,7 @@ def _dominance(case: Case) -> Finding:
 def rules_of(contract: type[Contract]) -> list[Check]:
     """The table's checks beside its suite."""
     if issubclass(contract, raw.RawAnswers):
-        return list(_RAW if contract is not raw.RawCoincapHistory else _RAW[:-1])
+        return list(_RAW[:-1] if contract in _SLOW else _RAW)
     return [*(_against_raw(contract) if contract in trusted.RAW_OF else ()), *_BY_TABLE.get(contract, ())]
 
 
@@ -259,9 +271,11 @@ _RAW = (
     _warning("complete_pull", "Something was pulled to its end.", _complete_pull),
     _error("all_pages", "Every page of a complete pull is there.", _all_pages),
     _error("intact", "Bodies have the hash that they landed with.", _intact),
-    # The past is never fresh: history has all but the last.
+    # The past is never fresh, and a few calls a day are not either: those tables have all but the last.
     rule("fresh", "freshness", Severity.WARNING, "Today's newest answer is recent.", _fresh),
 )
+# Tables that no round of five minutes writes.
+_SLOW = {raw.RawCoincapHistory, raw.RawAlphaVantageRates, raw.RawAlphaVantageSeries}
 _BARS = _error("bars", "Bars are well-formed.", _bars)
 _COVERAGE = _warning("coverage", "Everything that is listed is there.", _coverage)
 _VERSIONS = "SCD2: no overlap, no gap, one current."

@@ -26,6 +26,8 @@ from crypto_assets.tables.raw import RawAnswers
 _ABSENT = msgspec.Raw(b"")
 # What no JSON text holds (msgspec refuses it), and so may stand between two of them.
 _NUL = b"\0"
+# How the detail of a refusal begins that is about one endpoint and the plan, not about the key.
+PREMIUM = "premium"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class Pull:
     def ending(self) -> Answer:
         """The answer that decides how the pull ended."""
         return self.answers[-1]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether one thing of several cannot be had: it is unknown, or outside the plan. The others go on without."""
+        ending = self.ending
+        is_premium = ending.outcome is Outcome.DENIED and ending.detail.startswith(PREMIUM)
+        return not self.is_complete and self.subject is not None and (is_premium or ending.outcome is Outcome.NOT_FOUND)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Belongs here: what is the same for every provider. Which endpoints there are is 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -32,8 +32,16 @@ class PullConfig(dg.Config):
     again: bool = Field(default=False, description="Ask again for days that raw already holds.")
 
 
-def live_asset(contract: type[RawAnswers], provider: str, pull: Callable[[Any], Iterable[Pull]]) -> dg.AssetsDefinition:
+def live_asset(
+    contract: type[RawAnswers],
+    provider: str,
+    pull: Callable[[Any], Iterable[Pull]],
+    every: Callable[[Any], timedelta] | None = None,
+) -> dg.AssetsDefinition:
     """An endpoint that answers for now only; ``provider`` names the resource that ``pull`` is handed.
+
+    ``every`` is how far apart rounds are at least, where the provider's plan affords fewer than the schedule has ticks;
+    a round in between succeeds with nothing new.
 
     Today is pulled. A past day succeeds with nothing new where raw holds it; else it fails, and the gap ledger says so:
     stamping today's answer with another day would be a lie that no later check could find.
@@ -43,9 +51,10 @@ def live_asset(contract: type[RawAnswers], provider: str, pull: Callable[[Any], 
         lake, clock = _handed(context)
 
         def work(window: Window) -> Mapping[date, Mapping[str, int]]:
-            now = clock.now()
+            now, connected = clock.now(), getattr(context.resources, provider)
             if window.start <= now < window.end:
-                return by_day(window, rows=_land_each(lake, contract, pull(getattr(context.resources, provider))))
+                pulls = [] if every and _is_recent(lake, contract, now, every(connected)) else pull(connected)
+                return by_day(window, rows=_land_each(lake, contract, pulls, context.log.warning))
             require_held(lake, contract, window, now)
             return {day: {"rows": 0} for day in window.days}
 
@@ -116,12 +125,22 @@ class History:
         return _raw_asset(self.contract, self.provider, body)
 
 
-def _land_each(lake: Lake, contract: type[RawAnswers], pulls: Iterable[Pull]) -> pl.DataFrame:
+def _is_recent(lake: Lake, contract: type[RawAnswers], now: datetime, every: timedelta) -> bool:
+    """Whether raw holds an answer, good or bad, that arrived less than so long ago."""
+    # Answers lie under the day that they are of, which a slow provider may have begun before.
+    arrived = lake.scan(contract, Window(now - every - DAY, now + DAY)).select(pl.col("ingested_at").max())
+    newest = arrived.collect().item()
+    return newest is not None and now - every < newest
+
+
+def _land_each(
+    lake: Lake, contract: type[RawAnswers], pulls: Iterable[Pull], warn: Callable[[str], object]
+) -> pl.DataFrame:
     """Land every pull of a round; one that failed does not stop those after it, and the first error is raised last."""
     landed, errors = [pl.DataFrame(schema=polars_schema(contract))], []
     for pull in pulls:
         try:
-            landed.append(land(lake, contract, [pull]))
+            landed.append(land(lake, contract, [pull], warn))
         except CryptoAssetsError as error:
             errors.append(error)
     if errors:
@@ -146,8 +165,9 @@ def land(
 ) -> pl.DataFrame:
     """Append the pulls, good and bad, each exactly once, and return the rows that were new.
 
-    An unknown thing (a delisted asset), or one without records, is reported by ``warn`` and skipped. Raises the error
-    of any other bad ending, after its evidence has landed: NeedsYouError, TransientError or DataError.
+    An unknown thing (a delisted asset), one outside the plan, or one without records, is reported by ``warn`` and
+    skipped. Raises the error of any other bad ending, after its evidence has landed: NeedsYouError, TransientError or
+    DataError.
     """
     new = []
     for pull in pulls:
@@ -161,7 +181,7 @@ def land(
         failpoint("after_land")
         if commit.is_new:
             new.append(rows)
-        if not pull.is_complete and warn is not None and pull.ending.outcome is Outcome.NOT_FOUND:
+        if warn is not None and pull.is_hopeless:
             warn(f"{pull.ending.request}: {pull.ending.detail}; skipped")
         elif pull.is_complete and warn is not None and pull.answers[0].outcome is Outcome.EMPTY:
             warn(f"{pull.ending.request}: the provider has no records of that time; not asked for again by itself")
