@@ -30,8 +30,8 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
         jobs=[jobs.refresh, jobs.maintenance, jobs.disaster_drill, *([jobs.history] if has_coincap else [])],
         schedules=[
-            *([*schedules.live(settings), schedules.daily_history] if has_coincap else []),
-            schedules.maintenance,
+            *([*schedules.live(settings), schedules.daily_history(settings)] if has_coincap else []),
+            schedules.maintenance(settings),
         ],
         sensors=[sensors.automation, sensors.run_failure],
         resources={**handles(settings), **(resources or {})},

@@ -234,6 +234,7 @@ def _reconciled(lake: Lake) -> str:
 
 def _foreign(lake: Lake) -> Finding:
     """Files that no table owns: somebody's, or a table's whose contract is gone. Reported, never touched."""
+    from crypto_assets.resources.lease import FOLDER
     from crypto_assets.tables import ALL_TABLES
 
     if "://" in lake.root:
@@ -241,7 +242,7 @@ def _foreign(lake: Lake) -> Finding:
     root = Path(lake.root)
     ours = {contract.table.path for contract in ALL_TABLES}
     zones = {zone for zone, _ in ours}
-    foreign = [path.name for path in root.iterdir() if path.name not in zones and path.name != MARKER]
+    foreign = [path.name for path in root.iterdir() if path.name not in {*zones, MARKER, FOLDER}]
     for zone in sorted(zones):
         if (root / zone).is_dir():
             foreign += [f"{zone}/{path.name}" for path in (root / zone).iterdir() if (zone, path.name) not in ours]

@@ -27,6 +27,7 @@ _SECTIONS = {
     "gap": "Gaps",
     "check": "Failing checks of the newest day",
     "schedule": "Schedules",
+    "lease": "Who runs the schedules",
 }
 
 # More than a screen of failures is one failure seen many times.
@@ -46,6 +47,7 @@ def status(form: output.Format) -> int:
         "gap": list(_gaps(lake)),
         "check": list(_failing(lake)),
         "schedule": list(_schedules(settings, clock)),
+        "lease": list(_lease(settings, clock)),
     }
     if form is output.Format.CSV:
         output.rows(sections["table"], form)
@@ -165,8 +167,30 @@ def upcoming(settings: Settings, clock: Clock) -> Iterator[tuple[str, str, datet
 
     from crypto_assets.automation import schedules
 
-    pulling = [*schedules.live(settings), schedules.daily_history] if settings.coincap_absence is None else []
-    for schedule in (*pulling, schedules.maintenance):
+    pulling = [*schedules.live(settings), schedules.daily_history(settings)] if settings.coincap_absence is None else []
+    for schedule in (*pulling, schedules.maintenance(settings)):
         cron = str(schedule.cron_schedule)
         ticks = schedule_execution_time_iterator(clock.now().timestamp(), cron, "UTC")
         yield schedule.name, cron, next(ticks).astimezone(UTC)
+
+
+def _lease(settings: Settings, clock: Clock) -> Iterator[dict[str, Any]]:
+    """The installation whose daemon starts this lake's scheduled runs; nothing where none ever did."""
+    from crypto_assets.resources import lease
+    from crypto_assets.resources.settings import storage_options
+
+    try:
+        held = lease.look(lease.slot_of(settings.lake_root, storage_options()))
+    except lease.Unreadable as error:
+        unknown = dict.fromkeys(("holder", "is_here", "since", "until", "counter"))
+        yield {**unknown, "state": f"{error}; the next tick replaces it"}
+        return
+    if held is not None:
+        yield {
+            "holder": str(held.holder),
+            "is_here": held.holder.id == lease.known_installation(settings.state_dir.resolve()),
+            "since": held.since,
+            "until": held.expires_at,
+            "counter": held.counter,
+            "state": "held" if held.is_live(clock.now()) else "expired: the next tick of any installation takes it",
+        }

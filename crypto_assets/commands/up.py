@@ -19,14 +19,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
 from crypto_assets.commands.demo import DEFAULT_HOME, MARKER, SEED, home_lock
-from crypto_assets.errors import NeedsYouError, TransientError, UsageError
+from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError, UsageError
+
+if TYPE_CHECKING:
+    from crypto_assets.resources.clock import Clock
+    from crypto_assets.resources.settings import Settings
 
 # Dagster imports everything twice, in the UI's and in the daemon's code server: a minute on a loaded laptop.
 _START_S = 120.0
@@ -116,7 +120,7 @@ def _serve(home: Path, port: int, environment: Mapping[str, str], stack: ExitSta
     from crypto_assets.resources.settings import Settings
 
     dagster = home / "dagster"
-    # Made here: daemon and UI, started together on an empty home, would both make the same SQLite tables.
+    # Made here, under a lock: daemon and UI, started together on an empty home, would both make the same SQLite tables.
     runs.instance_at(dagster).dispose()
     workspace = dagster / "workspace.yaml"
     workspace.write_text(runs.shipped("workspace.yaml"), encoding="utf-8")
@@ -139,11 +143,27 @@ def _serve(home: Path, port: int, environment: Mapping[str, str], stack: ExitSta
     os.environ.update(environment)
     for name, cron, moment in upcoming(Settings(), SystemClock()):
         output.line(f"next {name}: {output.moment(moment)} ({cron})")
+    _warn_of_holder(Settings(), SystemClock())
     output.line("Ctrl-C stops everything")
     while True:
         for child in children:
             _require_alive(child)
         time.sleep(0.5)
+
+
+def _warn_of_holder(settings: Settings, clock: Clock) -> None:
+    """One line where another installation runs this lake's schedules, or where that cannot be told."""
+    from crypto_assets.resources import lease
+    from crypto_assets.resources.settings import storage_options
+
+    try:
+        held = lease.look(lease.slot_of(settings.lake_root, storage_options()))
+    except (CryptoAssetsError, lease.Unreadable) as error:
+        output.note(f"warning: {error}")
+        return
+    us = lease.known_installation(settings.state_dir.resolve())
+    if held is not None and held.holder.id != us and held.is_live(clock.now()):
+        output.note(f"warning: {lease.refusal(held)}")
 
 
 @contextmanager
