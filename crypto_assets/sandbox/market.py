@@ -156,6 +156,12 @@ class Market:
         coin = self._listed(asset_id, moment.seconds)
         return None if coin is None else self._price(coin, moment)
 
+    def base_price(self, item: str) -> float | None:
+        """The USD price that an asset or currency moves around, or None where it is not among the lasting ones."""
+        if item in self._currencies:
+            return self._currencies[item].rate
+        return self._by_id[item].price if item in self._by_id else None
+
     def changes(self, start: datetime, end: datetime) -> list[Change]:
         """Every change of name, explorer, maxSupply and listing in [start, end), by time."""
         first, last = start.timestamp(), end.timestamp()

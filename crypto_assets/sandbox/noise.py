@@ -10,10 +10,15 @@ import hashlib
 import math
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 DAY = 86_400.0
 _MASK = (1 << 64) - 1
 _HALF = float(1 << 63)
 _STRIDE = 0x9E3779B97F4A7C15  # splitmix64's golden-ratio step
+_FIRST_FACTOR = 0xBF58476D1CE4E5B9
+_SECOND_FACTOR = 0x94D049BB133111EB
 
 # (period in seconds, amplitude): the amplitude goes with the root of the period, as in a random walk, so that
 # returns look alike at every horizon from minutes to weeks; at sigma 1 a day's change has a deviation near 1.
@@ -39,10 +44,23 @@ def pick(ids: Iterable[str], share: float, *parts: object) -> frozenset[str]:
 
 def _lattice(key: int, index: int) -> float:
     """The noise at an integer place, in [-1, 1): splitmix64, as a blake2b per place would cost four times more."""
-    z = (key + index * _STRIDE) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (z ^ (z >> 31)) / _HALF - 1.0
+    return scrambled(key + index * _STRIDE) / _HALF - 1.0
+
+
+def scrambled(number: int) -> int:
+    """splitmix64's 64 bits of a number, taken modulo 2**64."""
+    z = number & _MASK
+    z = ((z ^ (z >> 30)) * _FIRST_FACTOR) & _MASK
+    z = ((z ^ (z >> 27)) * _SECOND_FACTOR) & _MASK
+    return z ^ (z >> 31)
+
+
+def scrambled_at(key: int, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """``scrambled(key + place * stride)`` of every place at once; uint64, the same bits as one by one."""
+    z = np.uint64(key & _MASK) + places.astype(np.uint64) * np.uint64(_STRIDE)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST_FACTOR)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND_FACTOR)
+    return z ^ (z >> np.uint64(31))
 
 
 def value_noise(key: int, at: float) -> float:

@@ -1,0 +1,670 @@
+"""The truth of the spot markets: every trade as a pure function of the market's seed, the market id and the time.
+
+    tape = tape_of(Market(7), Events())                        # cached; the services share it
+    tape.markets                                               # {"binance:BTC/USDT": SpotMarket, ...}
+    tape.trades(market_id, start, end)  -> Trades              # aggregate trades in [start, end), by time
+    tape.candles(market_id, interval, start, end, until=now, is_filled=False) -> Candles   # opened in [start, end)
+    tape.quote(market_id, at) -> Quote | None                  # bid and ask at a moment; None before the first trade
+    tape.day_statistics(market_id, at)                         # the 24 hours before `at`, as one candle and its ids
+    INTERVALS                                                  # 1s to 1mo
+    candles.records(), trades.records()                        # rows as dicts of Decimals and aware datetimes
+
+All numbers are integers: prices in ticks, amounts in steps, values in ticks times steps (``SpotMarket`` has the
+places), times in microseconds since 1970. Candles are computed from the trades and from nothing else, exactly. Any
+range can be asked in any order; the answers agree, as trades are made by the UTC day.
+
+A minute without trades has no candle. ``is_filled`` adds what Binance and Kraken print for it while the market is open:
+open, high, low and close are the close before, everything else is zero. In an outage, before the first trade and after
+delisting there is no candle of any kind.
+
+Belongs here: what is true. Who is listed is in ``spot.py``, what happened in ``events.py``; what the venues make of it
+(limits, names, holes in what they serve) is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto_assets.sandbox.events import Events, Restatement
+from crypto_assets.sandbox.market import Market
+from crypto_assets.sandbox.noise import scrambled, scrambled_at
+from crypto_assets.sandbox.spot import OPENED, SpotMarket, spot_markets
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+DAY_US = 86_400 * SECOND_US
+
+INTERVALS: dict[str, int | None] = {
+    "1s": SECOND_US,
+    "1m": MINUTE_US,
+    "3m": 3 * MINUTE_US,
+    "5m": 5 * MINUTE_US,
+    "15m": 15 * MINUTE_US,
+    "30m": 30 * MINUTE_US,
+    "1h": 60 * MINUTE_US,
+    "2h": 120 * MINUTE_US,
+    "4h": 240 * MINUTE_US,
+    "6h": 360 * MINUTE_US,
+    "8h": 480 * MINUTE_US,
+    "12h": 720 * MINUTE_US,
+    "1d": DAY_US,
+    "3d": 3 * DAY_US,
+    "1w": 7 * DAY_US,
+    "1mo": None,
+}
+"""Length in microseconds, counted from the epoch (weeks from Monday); a month is as long as it is."""
+_FIRST_MONDAY_US = 4 * DAY_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GRID = 144  # the market's own price is asked every ten minutes; its fastest wave takes eleven
+_MINUTE_NOISE = 4e-4
+_VENUE_NOISE = 3e-4  # by how much venues differ, for half an hour or so
+_TRADE_NOISE = 4e-5
+_HALF_SPREAD = 2e-5
+_EXTRAS = 4  # one raw trade more for every so many aggregates
+_TAIL = 0.99  # amounts spread over two decades
+_MISSING = 16  # a file before its restatement lacks one trade in so many
+
+
+def microseconds(at: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime, exact."""
+    gone = at - _EPOCH
+    return (gone.days * 86_400 + gone.seconds) * SECOND_US + gone.microseconds
+
+
+def moment(us: int) -> datetime:
+    """The aware datetime of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def scaled(units: int, places: int) -> Decimal:
+    """Units of 10**-places as an exact number."""
+    return Decimal(units).scaleb(-places)
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """Aggregate trades of one market by time, as columns of one length; ``is_buyer_maker`` says that the taker sold.
+
+    ``first_id`` and ``last_id`` are the raw trades in the aggregate; all ids are dense from 0 at the listing.
+    """
+
+    spot: SpotMarket
+    agg_id: Ints
+    time_us: Ints
+    price: Ints
+    amount: Ints
+    first_id: Ints
+    last_id: Ints
+    is_buyer_maker: Bools
+
+    def __len__(self) -> int:
+        return len(self.time_us)
+
+    def where(self, chosen: Bools | slice) -> Trades:
+        """The trades chosen."""
+        return Trades(
+            self.spot,
+            self.agg_id[chosen],
+            self.time_us[chosen],
+            self.price[chosen],
+            self.amount[chosen],
+            self.first_id[chosen],
+            self.last_id[chosen],
+            self.is_buyer_maker[chosen],
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dict a trade, numbers exact."""
+        spot = self.spot
+        return [
+            {
+                "trade_id": agg_id,
+                "traded_at": moment(us),
+                "traded_us": us,
+                "price": scaled(price, spot.price_places),
+                "quantity": scaled(amount, spot.amount_places),
+                "n_trades": last - first + 1,
+                "first_id": first,
+                "last_id": last,
+                "taker_side": "sell" if is_buyer_maker else "buy",
+            }
+            for agg_id, us, price, amount, first, last, is_buyer_maker in zip(
+                self.agg_id.tolist(),
+                self.time_us.tolist(),
+                self.price.tolist(),
+                self.amount.tolist(),
+                self.first_id.tolist(),
+                self.last_id.tolist(),
+                self.is_buyer_maker.tolist(),
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Candles:
+    """Candles of one market by opening time, as columns of one length; ``n_trades`` counts raw trades.
+
+    ``volume`` is in steps, ``value`` in ticks times steps; the taker's columns are what takers bought.
+    """
+
+    spot: SpotMarket
+    opened_us: Ints
+    open: Ints
+    high: Ints
+    low: Ints
+    close: Ints
+    volume: Ints
+    value: Ints
+    n_trades: Ints
+    taker_volume: Ints
+    taker_value: Ints
+
+    def __len__(self) -> int:
+        return len(self.opened_us)
+
+    def where(self, chosen: Bools | slice) -> Candles:
+        """The candles chosen."""
+        return Candles(self.spot, *(column[chosen] for column in _columns(self)))
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dict a candle under the names of the lake's candles, numbers exact."""
+        spot = self.spot
+        places = (*[spot.price_places] * 4, spot.amount_places, spot.value_places)
+        names = ("open", "high", "low", "close", "volume_base", "volume_quote")
+        rows = []
+        for opened, *numbers, n_trades, taker, taker_value in zip(*(c.tolist() for c in _columns(self)), strict=True):
+            rows.append(
+                {
+                    "opened_at": moment(opened),
+                    **{n: scaled(x, p) for n, x, p in zip(names, numbers, places, strict=True)},
+                    "n_trades": n_trades,
+                    "taker_buy_base": scaled(taker, spot.amount_places),
+                    "taker_buy_quote": scaled(taker_value, spot.value_places),
+                }
+            )
+        return rows
+
+
+class Quote(NamedTuple):
+    """The book's best at a moment: ticks and steps; ``last`` and ``last_amount`` are the trade before."""
+
+    bid: int
+    bid_amount: int
+    ask: int
+    ask_amount: int
+    last: int
+    last_amount: int
+    last_id: int
+    last_us: int
+
+
+def _columns(candles: Candles) -> tuple[Ints, ...]:
+    return tuple(getattr(candles, field.name) for field in fields(candles)[1:])
+
+
+class _Day(NamedTuple):
+    """Every trade that a UTC day has room for, before outages and listings are taken out."""
+
+    time_us: Ints
+    price: Ints
+    amount: Ints
+    n_raw: Ints
+    is_buyer_maker: Bools
+    first_rank: int
+    first_raw_rank: int
+
+
+class Tape:
+    """The trades of all spot markets of ``market``, with what ``events`` did to them.
+
+    Methods raise ``KeyError`` for an unknown market id; a range that ends before it begins is empty.
+    """
+
+    def __init__(self, market: Market, events: Events) -> None:
+        self.market, self.events = market, events
+        self.markets = spot_markets(market)
+        self._dead = {market_id: self._dead_spans(spot) for market_id, spot in self.markets.items()}
+        self._days = lru_cache(maxsize=96)(self._make_day)
+        self._minute_days = lru_cache(maxsize=512)(self._make_minutes)
+        self._prices = lru_cache(maxsize=512)(self._make_prices)
+
+    # What happened when
+
+    def is_open(self, market_id: str, at: datetime) -> bool:
+        """Whether the market trades at that time."""
+        us = microseconds(at)
+        return not any(start <= us < end for start, end in self._dead[market_id])
+
+    def is_listed(self, market_id: str, at: datetime) -> bool:
+        """Whether the market has begun and not ended at that time, halted or not."""
+        listed, delisted = self._life(self.markets[market_id])
+        return listed <= microseconds(at) < delisted
+
+    def is_down(self, venue: str, at: datetime) -> bool:
+        """Whether the whole venue is out at that time."""
+        return any(o.venue == venue and o.market_id is None and o.start <= at < o.end for o in self.events.outages)
+
+    # Trades
+
+    def trades(self, market_id: str, start: datetime, end: datetime) -> Trades:
+        """Aggregate trades with start <= time < end."""
+        return self.trades_us(market_id, microseconds(start), microseconds(end))
+
+    def trades_us(self, market_id: str, start: int, end: int) -> Trades:
+        """As ``trades``, in microseconds."""
+        spot = self.markets[market_id]
+        listed, delisted = self._life(spot)
+        start, end = max(start, listed), min(end, delisted)
+        if end <= start:
+            return _no_trades(spot)
+        parts = [self._alive(spot, day) for day in range(start // DAY_US, -(-end // DAY_US))]
+        first = int(np.searchsorted(parts[0].time_us, start))
+        parts[0] = parts[0].where(slice(first, None))
+        last = int(np.searchsorted(parts[-1].time_us, end))
+        parts[-1] = parts[-1].where(slice(None, last))
+        return parts[0] if len(parts) == 1 else _joined(spot, parts)
+
+    def trades_from_id(self, market_id: str, agg_id: int, n: int, until: datetime) -> Trades:
+        """Up to ``n`` aggregate trades from an id on, before ``until``."""
+        spot = self.markets[market_id]
+        low, high = microseconds(OPENED) // DAY_US, microseconds(until) // DAY_US
+        while low < high:  # the last day whose first id is not above the one wanted
+            middle = (low + high + 1) // 2
+            if self._ids_before(spot, middle)[0] <= agg_id:
+                low = middle
+            else:
+                high = middle - 1
+        found: list[Trades] = []
+        day, end = low, microseconds(until)
+        while day * DAY_US < end and sum(len(part) for part in found) < n:
+            part = self.trades_us(market_id, day * DAY_US, min(end, (day + 1) * DAY_US))
+            found.append(part.where(part.agg_id >= agg_id))
+            day += 1
+        return _joined(spot, found).where(slice(None, n))
+
+    def last_trades(self, market_id: str, n: int, until: datetime) -> Trades:
+        """The ``n`` aggregate trades before ``until``, by time; fewer where there were no more."""
+        spot = self.markets[market_id]
+        found: list[Trades] = []
+        end = microseconds(until)
+        first = self._life(spot)[0]
+        while end > first and sum(len(part) for part in found) < n:
+            start = (end - 1) // DAY_US * DAY_US
+            found.insert(0, self.trades_us(market_id, start, end))
+            end = start
+        joined = _joined(spot, found)
+        return joined.where(slice(max(0, len(joined) - n), None))
+
+    def as_published(self, trades: Trades, restatements: Sequence[Restatement]) -> Trades:
+        """What a file said of these trades before the given restatements corrected it."""
+        missing = np.zeros(len(trades), dtype=np.bool_)
+        for restatement in restatements:
+            if restatement.market_id == trades.spot.market_id:
+                start, end = microseconds(restatement.start), microseconds(restatement.end)
+                missing |= (trades.time_us >= start) & (trades.time_us < end)
+        missing &= scrambled_at(trades.spot.key ^ _MISSING, trades.agg_id) % np.uint64(_MISSING) == 0
+        return trades.where(~missing)
+
+    # Candles
+
+    def candles(
+        self,
+        market_id: str,
+        interval: str,
+        start: datetime,
+        end: datetime,
+        *,
+        until: datetime | None = None,
+        is_filled: bool = False,
+    ) -> Candles:
+        """Candles with start <= opening time < end, of the trades before ``until`` (None: of all).
+
+        The one that holds ``until`` is as far as it got; none opens at ``until`` or later.
+        """
+        spot = self.markets[market_id]
+        first, last = grid(interval, microseconds(start), microseconds(end))
+        known = last if until is None else min(last, microseconds(until))
+        listed, delisted = self._life(spot)
+        low, high = max(first, opening(interval, listed)), min(known, delisted)
+        if high <= low:
+            return _no_candles(spot)
+        if interval == "1s":
+            made = aggregate(self.trades_us(market_id, low, high), interval)
+        else:
+            made = rolled_up(self._minutes(spot, low, high), interval)
+        return self._filled(made, interval, low, high) if is_filled else made
+
+    def _minutes(self, spot: SpotMarket, start: int, end: int) -> Candles:
+        """Minutes with a trade in [start, end); the ends may lie within a minute."""
+        parts = []
+        for day in range(start // DAY_US, -(-end // DAY_US)):
+            first, last = day * DAY_US, (day + 1) * DAY_US
+            if start <= first and last <= end:
+                parts.append(self._minute_days(spot.market_id, day))
+            else:
+                parts.append(aggregate(self.trades_us(spot.market_id, max(start, first), min(end, last)), "1m"))
+        return parts[0] if len(parts) == 1 else _joined_candles(spot, parts)
+
+    def _make_minutes(self, market_id: str, day: int) -> Candles:
+        return aggregate(self.trades_us(market_id, day * DAY_US, (day + 1) * DAY_US), "1m")
+
+    def _filled(self, made: Candles, interval: str, start: int, end: int) -> Candles:
+        spot = made.spot
+        opens = openings(interval, start, end)
+        ends = np.append(opens[1:], end)
+        is_dead = np.zeros(len(opens), dtype=np.bool_)
+        for dead_start, dead_end in self._dead[spot.market_id]:
+            is_dead |= (opens >= dead_start) & (ends <= dead_end)
+        is_traded = np.isin(opens, made.opened_us)
+        wanted = opens[is_traded | ~is_dead]
+        # The candle before each wanted one, or the trade before the range where there is none in it.
+        place = np.searchsorted(made.opened_us, wanted, side="right") - 1
+        if len(wanted) and place[0] < 0:
+            before = self.last_trades(spot.market_id, 1, moment(int(wanted[0])))
+            if len(before):
+                close_before = int(before.price[0])
+            else:
+                wanted, place = wanted[place >= 0], place[place >= 0]
+                close_before = 0
+        else:
+            close_before = 0
+        closes = np.append(made.close, close_before)[place]  # place -1 takes the appended one
+        is_real = np.zeros(len(wanted), dtype=np.bool_)
+        is_real[np.searchsorted(wanted, made.opened_us)] = True
+        columns = [wanted]
+        for name in ("open", "high", "low", "close", "volume", "value", "n_trades", "taker_volume", "taker_value"):
+            flat = closes.copy() if name in ("open", "high", "low", "close") else np.zeros(len(wanted), dtype=np.int64)
+            flat[is_real] = getattr(made, name)
+            columns.append(flat)
+        return Candles(spot, *columns)
+
+    # The book and the day
+
+    def quote(self, market_id: str, at: datetime) -> Quote | None:
+        """Best bid and ask at a moment, around the last trade; None before there was one."""
+        last = self.last_trades(market_id, 1, at)
+        if not len(last):
+            return None
+        price, agg_id = int(last.price[0]), int(last.agg_id[0])
+        spread = max(1, round(2 * _HALF_SPREAD * price))
+        bid, ask = (price, price + spread) if last.is_buyer_maker[0] else (price - spread, price)
+        spot = last.spot
+        depth = [1 + scrambled(spot.key + 4 * agg_id + side) % (20 * spot.typical_steps) for side in (2, 3)]
+        return Quote(
+            max(1, bid), depth[0], ask, depth[1], price, int(last.amount[0]), int(last.last_id[0]), int(last.time_us[0])
+        )
+
+    def day_statistics(self, market_id: str, at: datetime) -> tuple[Candles, Trades]:
+        """The trades of the 24 hours before ``at`` and the one candle they make (none where there were none)."""
+        end = microseconds(at)
+        trades = self.trades_us(market_id, end - DAY_US, end)
+        return _bundled(trades, np.zeros(min(1, len(trades)), dtype=np.int64)), trades
+
+    # How trades are made
+
+    def _life(self, spot: SpotMarket) -> tuple[int, int]:
+        start, end = spot.listed_at, spot.delisted_at
+        for listing in self.events.listings:
+            if listing.market_id == spot.market_id:
+                start, end = listing.start or start, listing.end or end
+        return microseconds(max(start, OPENED)), 1 << 62 if end is None else microseconds(end)
+
+    def _dead_spans(self, spot: SpotMarket) -> list[tuple[int, int]]:
+        """When nothing trades: before the listing, after delisting, in outages; merged, by time."""
+        listed, delisted = self._life(spot)
+        spans = [(microseconds(OPENED), listed), (delisted, 1 << 62)]
+        spans += [
+            (max(listed, microseconds(outage.start)), min(delisted, microseconds(outage.end)))
+            for outage in self.events.outages
+            if outage.venue == spot.venue and outage.market_id in (None, spot.market_id)
+        ]
+        merged: list[tuple[int, int]] = []
+        for start, end in sorted(span for span in spans if span[0] < span[1]):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def _ranks(self, spot: SpotMarket, day: int) -> tuple[int, int]:
+        """How many aggregates and raw trades there is room for before a day: closed form, so that ids are dense."""
+        since = day - microseconds(OPENED) // DAY_US
+        base = round(spot.trades_per_minute * 1440)
+        extra = base // _EXTRAS
+        wobble = scrambled(spot.key + 7919 * day)
+        start = scrambled(spot.key + 7919 * (day - since))
+        n_aggregates = base * since + wobble % (base // 3) - start % (base // 3)
+        wobble, start = wobble >> 32, start >> 32
+        n_extras = extra * since + wobble % (extra // 3) - start % (extra // 3)
+        return n_aggregates, n_aggregates + n_extras
+
+    def _make_day(self, market_id: str, day: int) -> _Day:
+        spot = self.markets[market_id]
+        rank, raw_rank = self._ranks(spot, day)
+        next_rank, next_raw_rank = self._ranks(spot, day + 1)
+        n = next_rank - rank
+        n_extras = next_raw_rank - raw_rank - n
+        seed = scrambled(spot.key ^ day)
+        number = np.arange(n, dtype=np.int64)
+        u = (scrambled_at(seed, number) >> np.uint64(11)) * 2.0**-53
+        # Busier at the day's ends; a polynomial, as it is the same on every machine.
+        u += 0.6 * u * (1.0 - u) * (1.0 - 2.0 * u)
+        u.sort()
+        gone = np.minimum((u * DAY_US).astype(np.int64), DAY_US - 1)
+        bits = scrambled_at(scrambled(seed), number)
+        is_buyer_maker = (bits & np.uint64(1)) == 0
+        micro = ((bits >> np.uint64(1)) & np.uint64(0xFFFFF)) * 2.0**-19 - 1.0
+        size = (bits >> np.uint64(40)) * 2.0**-24
+        n_raw = 1 + np.bincount(
+            (scrambled_at(scrambled(seed + 1), np.arange(n_extras, dtype=np.int64)) % np.uint64(n)).astype(np.int64),
+            minlength=n,
+        )
+        amount = np.maximum((spot.typical_steps / (5.0 * (1.0 - _TAIL * size))).astype(np.int64) + 1, n_raw)
+        price = self._path(spot, day, gone)
+        side = np.where(is_buyer_maker, -_HALF_SPREAD, _HALF_SPREAD)
+        price *= 1.0 + spot.roughness * (_TRADE_NOISE * micro + side)
+        ticks = np.maximum(np.rint(price * 10.0**spot.price_places).astype(np.int64), 1)
+        return _Day(gone + day * DAY_US, ticks, amount, n_raw, is_buyer_maker, rank, raw_rank)
+
+    def _path(self, spot: SpotMarket, day: int, gone: Ints) -> NDArray[np.float64]:
+        """The price at each microsecond of the day: the market's own, the minute's noise and the venue's distance."""
+        base, quote = self._prices(spot.base_id, day), self._prices(spot.quote_id, day)
+        path = np.interp(gone, np.linspace(0.0, DAY_US, _GRID + 1), base / quote)
+        for step, size, salt in ((MINUTE_US, _MINUTE_NOISE, 1), (30 * MINUTE_US, _VENUE_NOISE, 2)):
+            first = day * (DAY_US // step)
+            knots = np.arange(first, first + DAY_US // step + 1, dtype=np.int64)
+            noise = scrambled_at(scrambled(spot.key + salt), knots) * 2.0**-63 - 1.0
+            place, rest = np.divmod(gone, step)
+            path *= 1.0 + spot.roughness * size * (noise[place] + (noise[place + 1] - noise[place]) * (rest / step))
+        return path
+
+    def _make_prices(self, asset_id: str, day: int) -> NDArray[np.float64]:
+        start = _EPOCH + timedelta(days=day)
+        step = timedelta(days=1) / _GRID
+        return np.array([self.market.price(asset_id, start + n * step) for n in range(_GRID + 1)], dtype=np.float64)
+
+    def _rank_at(self, spot: SpotMarket, us: int) -> tuple[int, int]:
+        """How many aggregates and raw trades there is room for before a moment."""
+        day, rest = divmod(us, DAY_US)
+        if not rest:
+            return self._ranks(spot, day)
+        made = self._days(spot.market_id, day)
+        place = int(np.searchsorted(made.time_us, us))
+        return made.first_rank + place, made.first_raw_rank + int(made.n_raw[:place].sum())
+
+    def _ids_before(self, spot: SpotMarket, day: int) -> tuple[int, int]:
+        """The ids that the day's first aggregate and raw trade would have."""
+        start = day * DAY_US
+        agg_id, raw_id = self._ranks(spot, day)
+        for dead_start, dead_end in self._dead[spot.market_id]:
+            if dead_start < start:
+                first, last = self._rank_at(spot, dead_start), self._rank_at(spot, min(dead_end, start))
+                agg_id, raw_id = agg_id - (last[0] - first[0]), raw_id - (last[1] - first[1])
+        return agg_id, raw_id
+
+    def _alive(self, spot: SpotMarket, day: int) -> Trades:
+        made = self._days(spot.market_id, day)
+        agg_id, raw_id = self._ids_before(spot, day)
+        alive = np.ones(len(made.time_us), dtype=np.bool_)
+        for dead_start, dead_end in self._dead[spot.market_id]:
+            alive &= (made.time_us < dead_start) | (made.time_us >= dead_end)
+        n_raw = made.n_raw[alive]
+        next_id = raw_id + np.cumsum(n_raw)
+        return Trades(
+            spot,
+            agg_id + np.arange(len(n_raw), dtype=np.int64),
+            made.time_us[alive],
+            made.price[alive],
+            made.amount[alive],
+            next_id - n_raw,
+            next_id - 1,
+            made.is_buyer_maker[alive],
+        )
+
+
+@lru_cache(maxsize=4)
+def tape_of(market: Market, events: Events) -> Tape:
+    """The tape of a market and its events; asked again it is the same one, with what it remembers."""
+    return Tape(market, events)
+
+
+# Grids of candles
+
+
+def opening(interval: str, us: int) -> int:
+    """When the candle opened that holds this microsecond."""
+    step = INTERVALS[interval]
+    if step is None:
+        at = moment(us)
+        return microseconds(at.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+    offset = _FIRST_MONDAY_US if interval == "1w" else 0
+    return (us - offset) // step * step + offset
+
+
+def closing(interval: str, opened: int) -> int:
+    """When the candle that opened then is over (exclusive)."""
+    step = INTERVALS[interval]
+    if step is not None:
+        return opened + step
+    return opening(interval, opened + 31 * DAY_US)
+
+
+def grid(interval: str, start: int, end: int) -> tuple[int, int]:
+    """The first opening at or after ``start`` and the first at or after ``end``."""
+    first, last = opening(interval, start), opening(interval, end)
+    return (
+        first if first == start else closing(interval, first),
+        last if last == end else closing(interval, last),
+    )
+
+
+def openings(interval: str, start: int, end: int) -> Ints:
+    """Every opening in [start, end)."""
+    first, last = grid(interval, start, end)
+    step = INTERVALS[interval]
+    if step is not None:
+        return np.arange(first, last, step, dtype=np.int64)
+    found = []
+    while first < last:
+        found.append(first)
+        first = closing(interval, first)
+    return np.array(found, dtype=np.int64)
+
+
+def _opened(interval: str, time_us: Ints) -> Ints:
+    step = INTERVALS[interval]
+    if step is None:
+        return time_us.astype("datetime64[us]").astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
+    offset = _FIRST_MONDAY_US if interval == "1w" else 0
+    return (time_us - offset) // step * step + offset
+
+
+def _starts(opened: Ints) -> Ints:
+    """Where each run of one opening begins."""
+    if not len(opened):
+        return np.zeros(0, dtype=np.int64)
+    return np.concatenate([[0], np.flatnonzero(opened[1:] != opened[:-1]) + 1]).astype(np.int64)
+
+
+def aggregate(trades: Trades, interval: str) -> Candles:
+    """The candles that these trades make, exactly; an interval without a trade has none."""
+    return _bundled(trades, _starts(_opened(interval, trades.time_us)), interval)
+
+
+def _bundled(trades: Trades, starts: Ints, interval: str | None = None) -> Candles:
+    if not len(starts):
+        return _no_candles(trades.spot)
+    value = trades.price * trades.amount
+    bought = ~trades.is_buyer_maker
+    ends = np.append(starts[1:], len(trades)) - 1
+    opened = trades.time_us[starts]
+    return Candles(
+        trades.spot,
+        opened if interval is None else _opened(interval, opened),
+        trades.price[starts],
+        np.maximum.reduceat(trades.price, starts),
+        np.minimum.reduceat(trades.price, starts),
+        trades.price[ends],
+        np.add.reduceat(trades.amount, starts),
+        np.add.reduceat(value, starts),
+        np.add.reduceat(trades.last_id - trades.first_id + 1, starts),
+        np.add.reduceat(trades.amount * bought, starts),
+        np.add.reduceat(value * bought, starts),
+    )
+
+
+def rolled_up(minutes: Candles, interval: str) -> Candles:
+    """Longer candles of finer ones: first open, highest, lowest, last close, and sums; exact."""
+    if interval == "1m":
+        return minutes
+    opened = _opened(interval, minutes.opened_us)
+    starts = _starts(opened)
+    if not len(starts):
+        return minutes
+    ends = np.append(starts[1:], len(minutes)) - 1
+    sums = (minutes.volume, minutes.value, minutes.n_trades, minutes.taker_volume, minutes.taker_value)
+    return Candles(
+        minutes.spot,
+        opened[starts],
+        minutes.open[starts],
+        np.maximum.reduceat(minutes.high, starts),
+        np.minimum.reduceat(minutes.low, starts),
+        minutes.close[ends],
+        *(np.add.reduceat(column, starts) for column in sums),
+    )
+
+
+def _no_trades(spot: SpotMarket) -> Trades:
+    empty = np.zeros(0, dtype=np.int64)
+    return Trades(spot, empty, empty, empty, empty, empty, empty, np.zeros(0, dtype=np.bool_))
+
+
+def _no_candles(spot: SpotMarket) -> Candles:
+    return Candles(spot, *[np.zeros(0, dtype=np.int64)] * 10)
+
+
+def _joined(spot: SpotMarket, parts: Sequence[Trades]) -> Trades:
+    if not parts:
+        return _no_trades(spot)
+    return Trades(
+        spot, *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Trades)[1:])
+    )
+
+
+def _joined_candles(spot: SpotMarket, parts: Sequence[Candles]) -> Candles:
+    if not parts:
+        return _no_candles(spot)
+    return Candles(spot, *(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
