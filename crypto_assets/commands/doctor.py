@@ -49,6 +49,7 @@ def doctor(
 ) -> int:
     """Look at everything; the exit code is the kind of the gravest finding, 0 where all is well."""
     from crypto_assets.resources.clock import SystemClock
+    from crypto_assets.resources.lake import store_errors
     from crypto_assets.resources.settings import Settings
 
     if is_agreed and not is_collecting:
@@ -57,13 +58,17 @@ def doctor(
     findings = [*_environment(), _look("lake", lambda: _reached(lake))]
     if findings[-1].is_well:
         # Without the lake, every table would only say the same again.
-        if is_mending:
-            findings += _mended(lake)
-        if is_collecting:
-            findings += _collected(lake, now, is_agreed=is_agreed)
-        findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake), *_quirks(lake)]
-        if is_deep:
-            findings += _proofs(lake)
+        with store_errors("doctor", "no row was changed", lake.root):
+            if is_mending:
+                findings += _mended(lake)
+            if is_collecting:
+                findings += _collected(lake, now, is_agreed=is_agreed)
+            findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake)]
+            if is_deep or "://" not in lake.root:
+                # Every entry of every log is read, which is a request each in a bucket.
+                findings += _quirks(lake)
+            if is_deep:
+                findings += _proofs(lake)
     output.rows(
         [{"subject": f.subject, "ok": f.is_well, "seen": f.seen} for f in findings],
         form,
@@ -182,9 +187,6 @@ def _quirks(lake: Lake) -> Iterator[Finding]:
     from crypto_assets.resources.lake import advice
     from crypto_assets.tables import BY_NAME
 
-    if "://" in lake.root:
-        # Every object's listing and log is paid for there: --gc and --deep look.
-        return
     for name, files in _files(lake):
         stored = files.all()
         contract = BY_NAME[name]
@@ -234,17 +236,15 @@ def _reconciled(lake: Lake) -> str:
 
 def _foreign(lake: Lake) -> Finding:
     """Files that no table owns: somebody's, or a table's whose contract is gone. Reported, never touched."""
+    from crypto_assets.resources.inspection import files_of
     from crypto_assets.resources.lease import FOLDER
     from crypto_assets.tables import ALL_TABLES
 
-    if "://" in lake.root:
-        return Finding("foreign files", True, "not looked for in a bucket")
-    root = Path(lake.root)
+    files = files_of(lake)
     ours = {contract.table.path for contract in ALL_TABLES}
     zones = {zone for zone, _ in ours}
-    foreign = [path.name for path in root.iterdir() if path.name not in {*zones, MARKER, FOLDER}]
-    for zone in sorted(zones):
-        if (root / zone).is_dir():
-            foreign += [f"{zone}/{path.name}" for path in (root / zone).iterdir() if (zone, path.name) not in ours]
+    foreign = [name for name in files.names() if name not in zones | {MARKER, FOLDER}]
+    for zone in zones:
+        foreign += [f"{zone}/{name}" for name in files.names(zone) if (zone, name) not in ours]
     seen = f"left alone: {', '.join(sorted(foreign))}" if foreign else "none"
     return Finding("foreign files", not foreign, seen)

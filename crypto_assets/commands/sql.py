@@ -25,7 +25,12 @@ def engine(lake: Lake) -> QueryEngine:
     from crypto_assets.tables.views import VIEWS
 
     tables = {name: lake.uri(contract) for name, contract in BY_NAME.items()}
-    return QueryEngine(tables, VIEWS, storage_options=lake.storage_options)
+    return QueryEngine(
+        tables,
+        VIEWS,
+        require_whole=lambda name: lake.require_whole(BY_NAME[name]),
+        storage_options=lake.options or {},
+    )
 
 
 def sql(statement: str, form: output.Format) -> int:

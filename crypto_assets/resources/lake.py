@@ -12,6 +12,7 @@ The protocol, and what it rests on (measured with deltalake 1.6):
 5. Every commit says who made it and what it holds: run, code version, contract fingerprint, rows, sha256, and which
    rows of the table these are (window, values, by day), so that ``inspection.py`` can prove them later.
 6. Before reading, the files that the log names are there and of the size it says: a short file makes Polars panic.
+   A bucket is listed once for it.
 
 Correctness never depends on one writer: pools only keep two writers from wasting each other's work.
 """
@@ -21,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 import re
 import shutil
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
@@ -122,10 +122,17 @@ class Lake:
 
     Args:
         uri: a directory, or ``s3://bucket/prefix``.
-        storage_options: deltalake's ``AWS_*`` keys; empty for a directory, or where the machine's role suffices. A
-            request to a store ends after ``timeout``, ten seconds unless it says otherwise.
+        storage_options: deltalake's ``AWS_*`` keys; empty for a directory. Without an access key, one is found where
+            the AWS SDKs look: a profile, ``credential_process``, the container's or the machine's role. A request to a
+            store ends after ``timeout``, ten seconds unless it says otherwise.
         run_id: named in every commit.
         clock, rng: time and jitter of retries.
+
+    Credentials with an end are asked for anew before it, by a lake that lives on, too. Those without one are read when
+    a lake is made: the next run has them.
+
+    Attributes:
+        session, client: boto3's, for credentials and for what is below Delta; made when they are first needed.
     """
 
     def __init__(
@@ -139,12 +146,34 @@ class Lake:
     ) -> None:
         self.root = uri.rstrip("/")
         self.storage_options = dict(storage_options or {})
-        self._options = {"timeout": _REQUEST_TIMEOUT, **self.storage_options} if "://" in self.root else None
         self._run_id = run_id
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._handles: dict[str, DeltaTable] = {}
         self._files: dict[str, tuple[int, pl.DataFrame]] = {}
+        self._told: dict[str, str] = {}
+        self.session: Any = None
+        self.client: Any = None
+
+    @property
+    def options(self) -> dict[str, str] | None:
+        """What libraries are told of the store, with the credentials of this moment; None for a directory.
+
+        Raises:
+            OSError: the credentials cannot be had.
+        """
+        if "://" not in self.root:
+            return None
+        told = {"timeout": _REQUEST_TIMEOUT, **self.storage_options}
+        if "AWS_ACCESS_KEY_ID" not in told:
+            from crypto_assets.resources import inspection
+
+            told = inspection.credentials(self) | told
+        if told != self._told:
+            # A table keeps the credentials that it was opened with.
+            self._told = told
+            self._handles.clear()
+        return told
 
     # ---- reading ----
 
@@ -159,7 +188,7 @@ class Lake:
 
         Raises:
             DataError: the table's columns are not the contract's (a foreign writer, or a newer contract), its log is
-                broken, or (in a directory) a data file of the window is gone or was cut short.
+                broken, or a data file of the window is gone or was cut short.
             NeedsYouError, TransientError: the store refuses or is out of reach.
         """
         with self._border(contract, "nothing was read in part"):
@@ -167,13 +196,20 @@ class Lake:
             if table is None:
                 return pl.LazyFrame(schema=polars_schema(contract))
             self._require_files(contract, table, window)
-            rows = pl.scan_delta(table, storage_options=self._options)
+            rows = pl.scan_delta(table, storage_options=self.options)
             return rows if window is None else rows.filter(inside(contract, window))
 
     def read(self, contract: type[Contract], window: Window | None = None) -> pl.DataFrame:
         """Like ``scan``, collected and in the contract's row order."""
         with self._border(contract, "nothing was read in part"):
             return sort(contract, self.scan(contract, window).collect())
+
+    def require_whole(self, contract: type[Contract]) -> None:
+        """Refuse a table of which a file is gone or was cut short, for readers that do not look. Raises as ``scan``."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            if table is not None:
+                self._require_files(contract, table, None)
 
     def days(self, contract: type[Contract]) -> list[date]:
         """The days (partitions) that hold rows, oldest first."""
@@ -224,7 +260,7 @@ class Lake:
             table = self._load(contract)
             if table is None:
                 return pl.DataFrame(schema=polars_schema(contract))
-            rows = pl.scan_delta(table, storage_options=self._options)
+            rows = pl.scan_delta(table, storage_options=self.options)
             return sort(contract, rows.filter(pl.col("date") == pl.lit(day)).collect())
 
     def probe(self) -> None:
@@ -237,7 +273,7 @@ class Lake:
         try:
             if "://" not in self.root:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
-            files = DeltaFileSystemHandler(self.root, self._options)
+            files = DeltaFileSystemHandler(self.root, self.options)
             stream: Any = files.open_output_stream(_PROBE)
             stream.write(b"probe")
             stream.close()
@@ -417,7 +453,7 @@ class Lake:
         """
         try:
             self._require_files(contract, table, window)
-            rows = pl.scan_delta(table, storage_options=self._options).filter(selection).collect()
+            rows = pl.scan_delta(table, storage_options=self.options).filter(selection).collect()
             return sort(contract, rows.select(polars_schema(contract).names()))
         except (DataError, pl.exceptions.PolarsError, pl.exceptions.PanicException, FileNotFoundError):
             if window is not None and window != Window.of_days(window.days[0], window.days[-1]):
@@ -428,19 +464,19 @@ class Lake:
     def _require_files(self, contract: type[Contract], table: DeltaTable, window: Window | None) -> None:
         """Refuse the window where a file that the log names is gone or not of its size.
 
-        Only in a directory, where it costs microseconds a file: an object of a bucket is never cut short, and
-        ``doctor --deep`` looks there.
+        It costs microseconds a file in a directory, and in a bucket one request for a thousand files that lie together.
         """
-        if "://" in self.root:
-            return
+        from crypto_assets.resources import inspection
+
         uri = self.uri(contract)
         known = self._files.get(uri)
         if known is None or known[0] != table.version():
             known = self._files[uri] = (table.version(), _files(table))
         files = known[1] if window is None else known[1].filter(_may_hold(contract, window))
+        sizes = inspection.files_of(self, contract).sizes(files["path"].to_list())
         wrong = []
         for path, size, n_rows, day in files.select("path", "size", "n_rows", "day").iter_rows():
-            found = _size_of(f"{uri}/{path}")
+            found = sizes.get(path)
             if found != size:
                 wrong.append((path, day, f"{'is gone' if found is None else f'has {found} bytes, not {size}'}", n_rows))
         if wrong:
@@ -455,14 +491,14 @@ class Lake:
 
     def _load(self, contract: type[Contract]) -> DeltaTable | None:
         """The table at its newest version, or None."""
-        uri = self.uri(contract)
+        uri, options = self.uri(contract), self.options
         handle = self._handles.get(uri)
         if handle is not None:
             handle.update_incremental()
             self._require_shape(contract, handle)
             return handle
         try:
-            handle = DeltaTable(uri, storage_options=self._options)
+            handle = DeltaTable(uri, storage_options=options)
         except TableNotFoundError:
             return None
         self._require_shape(contract, handle)
@@ -493,7 +529,7 @@ class Lake:
                 "delta.dataSkippingStatsColumns": ",".join(skipping_columns(contract)),
                 "delta.checkpointInterval": "20",
             },
-            storage_options=self._options,
+            storage_options=self.options,
         )
         table = self._load(contract)
         if table is None:
@@ -574,10 +610,30 @@ class Lake:
 
 
 def delete(lake: Lake) -> None:
-    """Remove a whole lake that lives in a directory (the demo's own). Raises ValueError for a bucket."""
-    if "://" in lake.root:
-        raise ValueError("a lake in a bucket is not deleted from here")
-    shutil.rmtree(lake.root, ignore_errors=True)
+    """Remove a whole lake (the demo's own): its directory, or what is below its prefix in a bucket.
+
+    Raises:
+        ValueError: the lake is a whole bucket, which may hold more than the lake.
+    """
+    if "://" not in lake.root:
+        shutil.rmtree(lake.root, ignore_errors=True)
+        return
+    from crypto_assets.resources import inspection
+
+    if not urlsplit(lake.root).path.strip("/"):
+        raise ValueError("a whole bucket is not deleted from here")
+    with store_errors("the lake", "a part of it may be left", lake.root):
+        files = inspection.files_of(lake)
+        files.remove(*files.all())
+
+
+@contextmanager
+def store_errors(where: str, safe: str, root: str) -> Iterator[None]:
+    """What a store says below Delta (an OSError) leaves as ours, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise _typed(error, where, safe, root) from error
 
 
 def content_hash(frame: pl.DataFrame) -> str:
@@ -634,13 +690,6 @@ def _may_hold(contract: type[Contract], window: Window) -> pl.Expr:
         return pl.col("day").is_between(window.days[0], window.days[-1]) | pl.col("day").is_null()
     opens, closes = (pl.col(f"{bound}.{c}") for bound, c in zip(("min", "max"), contract.table.span, strict=True))
     return ((opens < window.end) & (closes >= window.start)).fill_null(value=True)
-
-
-def _size_of(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - a third of the time of a Path's, for every file of a scan
-    except FileNotFoundError:
-        return None
 
 
 def _note(entry: Mapping[str, Any]) -> Note:
@@ -716,6 +765,11 @@ def _foreign_shape(contract: type[Contract], table: DeltaTable) -> str | None:
     return None
 
 
+_ELSEWHERE = ("the bucket is in another region", "set AWS_REGION to the bucket's")
+_NO_KEYS = (
+    "there are no credentials to be had",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
+)
 _NEEDS_A_PERSON = {
     "NoSuchBucket": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
     "bucket does not exist": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
@@ -723,6 +777,15 @@ _NEEDS_A_PERSON = {
     "InvalidAccessKeyId": ("the store does not know the access key", "check AWS_ACCESS_KEY_ID"),
     "SignatureDoesNotMatch": ("the store refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
     "ExpiredToken": ("the credentials have expired", "renew them"),
+    # A bucket answers for its own region only: by a refusal, or by a redirect that names no place to go to.
+    "AuthorizationHeaderMalformed": _ELSEWHERE,
+    "PermanentRedirect": _ELSEWHERE,
+    "redirect without LOCATION": _ELSEWHERE,
+    # Where the machine's role would be asked for, at last; there is none on a laptop.
+    "169.254.169.254": _NO_KEYS,
+    "Unable to locate credentials": _NO_KEYS,
+    "retrieving credentials": _NO_KEYS,
+    "config profile": _NO_KEYS,
     "lacked the necessary privileges": ("the store denies access", "check the credentials and their permissions"),
     "No space left": ("the disk is full", "free some space"),
     "os error 28": ("the disk is full", "free some space"),
@@ -738,7 +801,12 @@ def _needs_a_person(error: BaseException) -> bool:
     return any(sign in str(error) for sign in _NEEDS_A_PERSON)
 
 
-_OUT_OF_REACH = ("Error performing", "error sending request", "Connection refused", "timed out")
+_REGION = re.compile(r"expecting '([a-z0-9-]+)'")
+_OUT_OF_REACH = (
+    *("Error performing", "error sending request", "Connection refused", "timed out"),
+    # boto3's words for the same.
+    *("Could not connect to the endpoint", "timeout on endpoint", "Connection was closed", "reached max retries"),
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -746,7 +814,9 @@ def _typed(error: BaseException, where: str, safe: str, root: str) -> CryptoAsse
     message = " ".join(_COLOURS.sub("", str(error)).split())
     for sign, (what, hint) in _NEEDS_A_PERSON.items():
         if sign in message:
-            return NeedsYouError(f"{what} ({root})", where=where, safe=safe, hint=hint)
+            region = _REGION.search(message)
+            remedy = f"set AWS_REGION={region[1]}" if region else hint
+            return NeedsYouError(f"{what} ({root})", where=where, safe=safe, hint=remedy)
     if isinstance(error, CommitFailedError):
         return TransientError("other writers kept winning", where=where, safe=safe, hint="run the same again")
     if any(sign in message for sign in _OUT_OF_REACH):

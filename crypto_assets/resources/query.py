@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
-from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError, UsageError
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -78,6 +78,8 @@ class QueryEngine:
     Args:
         tables: ``"refined.asset_daily"`` to the table's address, a directory or ``s3://bucket/prefix``.
         views: ``"refined.currency"`` to a SELECT, in Athena SQL, over tables and other views.
+        require_whole: asked for each table before it is opened; it raises where a file of the table is not what the
+            log says, which DuckDB does not look at.
         storage_options: deltalake's keys, ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` and so on. They reach
             DuckDB as a secret that no query can read, and no message names them.
         memory_limit: what all queries together may hold, as DuckDB writes it; nothing spills to disk.
@@ -94,6 +96,7 @@ class QueryEngine:
         tables: Mapping[str, str],
         views: Mapping[str, str] = {},
         *,
+        require_whole: Callable[[str], None] = lambda _: None,
         storage_options: Mapping[str, str] = {},
         memory_limit: str = "2GB",
         threads: int = 2,
@@ -110,6 +113,7 @@ class QueryEngine:
                 )
         self._tables = {name: _address(uri) for name, uri in tables.items()}
         self._views = dict(views)
+        self._require_whole = require_whole
         self._options = dict(storage_options)
         self._memory_limit = memory_limit
         self._threads = threads
@@ -142,7 +146,8 @@ class QueryEngine:
         Raises:
             UsageError: not one SELECT, an unknown table, column or function, an answer too big, bad values.
             TransientError: it took longer than ``timeout_s``, or the store did not answer.
-            NeedsYouError: the store refuses our key, or there is none.
+            NeedsYouError: the store refuses our key, or there is none, or the bucket is in another region.
+            DataError: a file of a table is gone or damaged.
         """
         if shown := _SHOW_TABLES.fullmatch(sql):
             return self._show_tables(shown.group(1))
@@ -324,6 +329,7 @@ class _Session:
             select = self._view(name)
         else:
             self._engine._check_credentials(name)
+            self._engine._require_whole(name)
             select = f"SELECT * FROM delta_scan({_quoted(self._engine._tables[name])})"  # noqa: S608 - an address of ours, quoted
         try:
             self.connection.execute(f"CREATE TEMP VIEW {_view_name(name)} AS {select}")
@@ -681,6 +687,10 @@ def _unreadable(name: str, text: str) -> CryptoAssetsError:
         return UsageError(
             "it has no data yet", where=name, safe=_NOTHING_DONE, hint="materialize it first, then ask again"
         )
+    if re.search(r"AuthorizationHeaderMalformed|PermanentRedirect|redirect without LOCATION|HTTP 301", text):
+        return NeedsYouError(
+            "the bucket is in another region", where=name, safe=_NOTHING_DONE, hint="set AWS_REGION to the bucket's"
+        )
     if re.search(r"\b40[13]\b|Forbidden|AccessDenied|Unauthenticated|InvalidAccessKeyId|SignatureDoesNot", text):
         return NeedsYouError(
             "the store refuses our key", where=name, safe=_NOTHING_DONE, hint="check the key and what it may read"
@@ -696,6 +706,10 @@ def _explained(text: str, secrets: list[str]) -> CryptoAssetsError:
     kind, _, rest = text.partition(" Error: ")
     if kind == "Out of Memory":
         return _too_big("the query needs more memory than it may have")
+    if re.search(r"No magic bytes|too small to be a Parquet", text):
+        return DataError(
+            "a data file is damaged", where="sql", safe=_NOTHING_DONE, hint="run crypto-assets doctor --deep"
+        )
     if kind in {"IO", "HTTP"}:
         return _unreadable("sql", text)
     if kind in {"Permission", "Invalid Configuration"}:

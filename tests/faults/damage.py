@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import pytest
 from crypto_assets import cli
 from crypto_assets.commands import run as runs
 from crypto_assets.errors import CryptoAssetsError, DataError
-from crypto_assets.resources.inspection import Directory, log_faults
+from crypto_assets.resources.inspection import Directory, Files, files_of, log_faults
 from crypto_assets.resources.lake import Lake
 from crypto_assets.sandbox import Fault
 from crypto_assets.tables import ALL_TABLES, quality, raw
@@ -51,17 +51,19 @@ def fill(home: Path) -> Path:
 
 @dataclass
 class House:
-    """A lake in a directory, and its people."""
+    """A lake in a directory, or at ``uri`` in a bucket, and its people."""
 
     root: Path
     template: Path
     away: Path
     capsys: pytest.CaptureFixture[str]
+    uri: str = ""
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
         """The lake as a process opens it that starts now."""
-        return Lake(str(self.root))
+        return Lake(self.uri or str(self.root), storage_options=self.options)
 
     def say(self, *words: str) -> Said:
         """Call the command line in this process."""
@@ -74,8 +76,17 @@ class House:
 
     def file(self, contract: type[Contract], day: date | None = MIDDLE) -> Path:
         """A data file of the table, of the day where it has days."""
+        return self.folder(contract) / self.path(contract, day)
+
+    def path(self, contract: type[Contract], day: date | None = MIDDLE) -> str:
+        """The same below the table."""
         live = self.lake.live(contract)
-        return self.folder(contract) / (live.filter(day=day) if live["day"].null_count() == 0 else live)["path"][0]
+        path: str = (live.filter(day=day) if live["day"].null_count() == 0 else live)["path"][0]
+        return path
+
+    def files(self, contract: type[Contract]) -> Files:
+        """The table's files, wherever they are."""
+        return files_of(self.lake, contract)
 
     def entry(self, contract: type[Contract], version: int) -> Path:
         return self.folder(contract) / "_delta_log" / f"{version:020}.json"
@@ -130,6 +141,17 @@ def move_in(
     return house
 
 
+def move_to_bucket(house: House, uri: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> House:
+    """The same house with its lake in a bucket, which the command line takes for its own."""
+    moved = replace(house, uri=uri, options=options)
+    here, there = files_of(house.lake), files_of(moved.lake)
+    for path in here.all():
+        there.write(path, here.read(path))
+    for name, value in {**options, "CRYPTO_ASSETS_LAKE_URI": uri}.items():
+        monkeypatch.setenv(name, value)
+    return moved
+
+
 def same(before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame]) -> list[str]:
     """The tables whose rows differ."""
     return [name for name in before if not before[name].equals(after[name])]
@@ -141,4 +163,4 @@ def faults_of(folder: Path) -> list[str]:
     return [fault.what for fault in log_faults(files, files.all())]
 
 
-__all__ = ["DAYS", "MIDDLE", "House", "Said", "faults_of", "fill", "move_in", "same"]
+__all__ = ["DAYS", "MIDDLE", "House", "Said", "faults_of", "fill", "move_in", "move_to_bucket", "same"]

@@ -34,7 +34,7 @@ class Fault:
             ``stall`` answers nothing for ``seconds``.
         method, path: regular expressions that match the whole method and occur in the path with its query.
         nth, times: the first match that is hit, and how many are; -1 for all.
-        status, code: the answer and its S3 error code.
+        status, code, message: the answer, its S3 error code and what it says.
     """
 
     kind: Kind
@@ -44,6 +44,7 @@ class Fault:
     times: int = 1
     status: int = 503
     code: str = "SlowDown"
+    message: str = "made up"
     seconds: float = 0.0
 
 
@@ -214,7 +215,8 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 def _error(fault: Fault) -> bytes:
-    told = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{fault.code}</Code><Message>made up</Message></Error>'
+    told = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>"
+    told = f'<?xml version="1.0" encoding="UTF-8"?>{told}'
     head = f"HTTP/1.1 {fault.status} Fault\r\nContent-Type: application/xml\r\nContent-Length: {len(told)}\r\n\r\n"
     return (head + told).encode()
 

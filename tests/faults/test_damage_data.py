@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import random
 import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from crypto_assets.commands import doctor
-from crypto_assets.errors import DataError
-from crypto_assets.resources.clock import FixedClock
+from crypto_assets.errors import DataError, NeedsYouError
 from crypto_assets.resources.inspection import GRACE, files_of, prove
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import HOUR, Window
-from tests.faults.damage import DAYS, MIDDLE, House, faults_of, fill, move_in, same
+from tests.faults.damage import DAYS, MIDDLE, House, faults_of, fill, move_in, move_to_bucket, same
+from tests.faults.proxy import Fault, Proxy
+from tests.faults.seaweed import BUCKET, Store
 
 # A table for each way in which rows reach one, and the two that runs read before anything else.
 KINDS = [
@@ -219,32 +221,146 @@ def test_nothing_is_removed_by_the_word_of_a_damaged_log(house: House, loss: str
     assert len(files.all()) == count
 
 
+# ---- the same in a bucket ----
+
+
+@pytest.fixture
+def bucket_house(house: House, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch) -> House:
+    return move_to_bucket(house, f"s3://{BUCKET}/{prefix}", store.options(), monkeypatch)
+
+
+def cut(house: House, contract: type[Contract], day: date = MIDDLE) -> tuple[str, int]:
+    """Leave half of a data file of the table: its path and its size before."""
+    files, path = house.files(contract), house.path(contract, day)
+    whole = files.read(path)
+    files.write(path, whole[: len(whole) // 2])
+    return path, len(whole)
+
+
+@pytest.mark.s3
+@pytest.mark.fault(row=48, fault="object of a bucket cut short", promise="refused by its size before reading; rebuilt")
+@pytest.mark.parametrize("contract", [trusted.FxRates, refined.DimAsset], ids=lambda c: c.table.full_name)
+def test_a_truncated_object_is_refused_before_reading_and_the_advice_brings_its_rows_back(
+    bucket_house: House, contract: type[Contract]
+) -> None:
+    before = bucket_house.content()
+    path, size = cut(bucket_house, contract)
+
+    error = bucket_house.refusal(contract)
+    assert f"data file {path} has {size // 2} bytes, not {size}; " in error.what
+    with pytest.raises(DataError, match="bytes, not"):
+        bucket_house.lake.scan(contract)
+    said = bucket_house.say("doctor", "--deep")
+    assert said.code == 1
+    assert f"error: {error.what} — {contract.table.full_name}" in said.err
+    bucket_house.follow(error, contract)
+    assert same(before, bucket_house.content()) == []
+    assert bucket_house.say("doctor").code == 0
+
+
+@pytest.mark.s3
+@pytest.mark.fault(row=48, fault="object of a bucket cut short", promise="the other days are read and written on")
+def test_a_damaged_object_spares_the_other_days(bucket_house: House) -> None:
+    cut(bucket_house, trusted.FxRates)
+    lake = bucket_house.lake
+
+    good = lake.read(trusted.FxRates, Window.of_day(DAYS[0]))
+    assert len(good) == 120
+    assert lake.replace(trusted.FxRates, good[:-1], Window.of_day(DAYS[0])).is_new
+    assert len(lake.read(trusted.FxRates, Window.of_day(DAYS[0]))) == 119
+    opens = Window.of_day(MIDDLE).start + 9 * HOUR
+    with pytest.raises(DataError, match="bytes, not"):
+        lake.replace(trusted.FxRates, good[:0], Window(opens, opens + HOUR))
+
+
+@pytest.mark.s3
+@pytest.mark.fault(row=48, fault="object of a bucket cut short", promise="found by one request a table, not one a file")
+def test_a_table_is_listed_once_before_it_is_read(bucket_house: House, store: Store, faults: Proxy) -> None:
+    far = replace(bucket_house, options=store.options(faults.port)).lake
+    assert len(far.live(trusted.FxRates)) == 3
+    faults.clear()
+    far.scan(trusted.FxRates)
+    asked = [request for request in faults.seen if "_delta_log" not in request]
+    assert [("list-type=2" in request, "HEAD" in request) for request in asked] == [(True, False)]
+
+
+@pytest.mark.fault(row=48, fault="SQL over a table with a truncated file", promise="refused by its size before reading")
+@pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=pytest.mark.s3)])
+def test_sql_refuses_a_truncated_file_as_reading_does(place: str, request: pytest.FixtureRequest) -> None:
+    house: House = request.getfixturevalue("house" if place == "directory" else "bucket_house")
+    path, size = cut(house, trusted.FxRates)
+    asked = f"select count(*) as n from trusted.fx_rates where date = date '{DAYS[0]}'"
+    said = house.say("sql", asked)
+    assert (said.code, said.out) == (1, "")
+    assert f"error: data file {path} has {size // 2} bytes, not {size}; 120 rows cannot be read" in said.err
+    house.follow(said.err)
+    assert house.say("sql", "--csv", asked).out.split() == ["n", "120"]
+
+
+@pytest.mark.s3
+@pytest.mark.fault(
+    row=47, fault="object deleted from a bucket", promise="read refuses naming it; doctor --deep names it"
+)
+def test_a_deleted_object_of_a_bucket_is_named(bucket_house: House) -> None:
+    lake = bucket_house.lake
+    proof = prove(lake, trusted.FxRates)
+    assert (proof.errors, proof.n_proven, proof.n_files) == ([], 360, 3)
+    path = bucket_house.path(trusted.FxRates)
+    bucket_house.files(trusted.FxRates).remove(path)
+
+    assert bucket_house.refusal(trusted.FxRates).what == f"data file {path} is gone; 120 rows cannot be read"
+    (error,) = prove(lake, trusted.FxRates).errors
+    assert error.what == f"data file {path} is gone; 120 rows cannot be read"
+
+
+@pytest.mark.s3
+@pytest.mark.fault(row=55, fault="stray object in a bucket", promise="ignored by readers, reported, removed by --gc")
+def test_a_stray_object_is_ignored_reported_and_removed_when_it_is_old(bucket_house: House) -> None:
+    before = bucket_house.content()
+    files = bucket_house.files(trusted.FxRates)
+    stray = f"date={MIDDLE}/part-00000-stray.parquet"
+    files.write(stray, files.read(bucket_house.path(trusted.FxRates)))
+    others = files.all().keys() - {stray}
+    files_of(bucket_house.lake).write("trusted/mine/notes.txt", b"mine")
+
+    assert same(before, bucket_house.content()) == []
+    said = bucket_house.say("doctor", "--deep")
+    assert said.code == 0
+    assert f"1 files that no version names, e.g. {stray}" in said.out
+    assert "left alone: trusted/mine" in said.out
+    assert "kept: younger than 7 days" in bucket_house.say("doctor", "--gc", "--yes").out
+    (found,) = doctor._collected(bucket_house.lake, datetime.now(UTC) + 2 * GRACE, is_agreed=False)
+    assert found.seen == f"{stray} would be removed with --yes"
+    list(doctor._collected(bucket_house.lake, datetime.now(UTC) + 2 * GRACE, is_agreed=True))
+    assert files.all().keys() == others
+    assert same(before, bucket_house.content()) == []
+
+
 @pytest.mark.s3
 @pytest.mark.fault(row=41, fault="kill -9 during multipart", promise="the incomplete upload is aborted by doctor --gc")
-def test_an_upload_that_was_never_completed_is_listed_and_aborted(s3_options: dict[str, str]) -> None:
-    lake = Lake("s3://lake/gc", storage_options=s3_options, clock=FixedClock(datetime(2026, 10, 1, tzinfo=UTC)))
-    files = files_of(lake, trusted.FxRates)
-    client, bucket = files._client, "lake"  # type: ignore[attr-defined]
-    client.create_multipart_upload(Bucket=bucket, Key="gc/trusted/fx_rates/part-0.parquet")
-    now = files.uploads()[0].began_at
+def test_an_upload_that_was_never_completed_is_listed_and_aborted(bucket_lake: Lake, prefix: str) -> None:
+    files = files_of(bucket_lake, trusted.FxRates)
+    assert bucket_lake.client is not None
+    begun = bucket_lake.client.create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/trusted/fx_rates/part-0.parquet")
+    (upload,) = files.uploads()
+    assert upload.upload_id == begun["UploadId"]
+    now = upload.began_at
 
-    assert list(doctor._collected(lake, now, is_agreed=True)) == []
-    (listed,) = doctor._collected(lake, now + 2 * GRACE, is_agreed=False)
+    assert list(doctor._collected(bucket_lake, now, is_agreed=True)) == []
+    (listed,) = doctor._collected(bucket_lake, now + 2 * GRACE, is_agreed=False)
     assert listed.seen == "incomplete upload of part-0.parquet would be removed with --yes"
     assert len(files.uploads()) == 1
-    list(doctor._collected(lake, now + 2 * GRACE, is_agreed=True))
+    list(doctor._collected(bucket_lake, now + 2 * GRACE, is_agreed=True))
     assert files.uploads() == []
 
 
 @pytest.mark.s3
-@pytest.mark.fault(row=47, fault="object deleted from a bucket", promise="doctor --deep names it")
-def test_a_deleted_object_of_a_bucket_is_named(house: House, s3_options: dict[str, str]) -> None:
-    lake = Lake("s3://lake/deep", storage_options=s3_options)
-    rows = house.lake.read(trusted.FxRates)
-    lake.replace(trusted.FxRates, rows, Window.of_days(DAYS[0], DAYS[-1]))
-    proof = prove(lake, trusted.FxRates)
-    assert (proof.errors, proof.n_proven, proof.n_files) == ([], 360, 3)
-    path = lake.live(trusted.FxRates).filter(day=MIDDLE)["path"][0]
-    files_of(lake, trusted.FxRates).remove(path)
-    (error,) = prove(lake, trusted.FxRates).errors
-    assert error.what == f"data file {path} is gone; 120 rows cannot be read"
+@pytest.mark.fault(row=47, fault="a store that is gone or refuses", promise="doctor says so in one line, no trace")
+def test_a_store_that_refuses_to_list_is_one_line(bucket_house: House, store: Store, faults: Proxy) -> None:
+    far = replace(bucket_house, options=store.options(faults.port)).lake
+    faults.inject(Fault("status", method="GET", path="list-type=2", status=403, code="AccessDenied", times=-1))
+    with pytest.raises(NeedsYouError, match="the store denies access") as told:
+        prove(far, trusted.FxRates)
+    assert "\n" not in str(told.value)
+    with pytest.raises(NeedsYouError, match="the store denies access"):
+        far.scan(trusted.FxRates)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import json
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from crypto_assets.commands.sql import engine
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.resources import lake as lake_module
 from crypto_assets.resources.clock import FixedClock
+from crypto_assets.resources.inspection import prove
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.refined import DimExchange
@@ -306,6 +311,123 @@ def test_the_servers_own_refusals_are_named(store: Store) -> None:
         append(lake(dataclasses.replace(store, secret="wrong")))
     with pytest.raises(NeedsYouError, match="the bucket does not exist"):
         lake(store, "no-such-bucket").probe()
+
+
+# What AWS answers for a bucket of another region: a refusal of the signature, or a redirect without a Location.
+REGION = {
+    "the signature": Fault(
+        "status",
+        status=400,
+        code="AuthorizationHeaderMalformed",
+        message="The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-central-1'",
+    ),
+    "a redirect": Fault("status", status=301, code="PermanentRedirect", message="use the specified endpoint"),
+}
+
+
+@pytest.mark.fault(row=39.1, fault="AWS_REGION is not the bucket's", promise="one clear line that says so, at once")
+@pytest.mark.parametrize("refusal", REGION.values(), ids=REGION.keys())
+@pytest.mark.parametrize("path", [".", "list-type=2"], ids=["all", "listing"])
+def test_a_wrong_region_is_named(far_lake: Lake, bucket_lake: Lake, faults: Proxy, refusal: Fault, path: str) -> None:
+    append(bucket_lake, "p0")
+    faults.inject(dataclasses.replace(refusal, method="GET|PUT|HEAD", path=path, times=-1))
+    started = time.monotonic()
+
+    with pytest.raises(NeedsYouError, match="the bucket is in another region") as told:
+        far_lake.read(RawCoincapRates)
+    if refusal.code == "AuthorizationHeaderMalformed":
+        assert "set AWS_REGION=eu-central-1" in str(told.value)
+    with pytest.raises(NeedsYouError, match="the bucket is in another region"):
+        append(far_lake, version=2) if path == "." else far_lake.require_whole(RawCoincapRates)
+    with pytest.raises(NeedsYouError, match="the bucket is in another region"), engine(far_lake) as asked:
+        asked.query("select count(*) from raw.coincap_rates")
+    assert time.monotonic() - started < 10
+    assert pulls(bucket_lake) == ["p0", "p0"]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile whose ``credential_process`` prints this file, and no other credentials."""
+    file = tmp_path / "keys.json"
+    (tmp_path / "config").write_text(f"[profile lake]\ncredential_process = cat {file}\nregion = us-east-1\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "lake")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return file
+
+
+def give(source: Path, store: Store, lifetime: dt.timedelta = dt.timedelta(minutes=5)) -> None:
+    """Let the source give the store's keys. Five minutes are so short that boto3 asks again each time."""
+    ends = (dt.datetime.now(dt.UTC) + lifetime).isoformat()
+    keys = {"Version": 1, "AccessKeyId": store.key, "SecretAccessKey": store.secret, "Expiration": ends}
+    source.write_text(json.dumps(keys))
+
+
+def keyless(store: Store, faults: Proxy, prefix: str) -> Lake:
+    """The lake behind the proxy, without keys in its options."""
+    options = {name: told for name, told in store.options(faults.port).items() if "KEY" not in name}
+    return Lake(f"s3://{BUCKET}/{prefix}", storage_options=options)
+
+
+@pytest.mark.fault(
+    row=39.2,
+    fault="credentials of a profile end, and are renewed, while a process lives",
+    promise="the same lake goes on with the new ones; until then one clear line",
+)
+def test_renewed_credentials_are_taken_up_without_a_restart(
+    source: Path, store: Store, faults: Proxy, prefix: str
+) -> None:
+    lake = keyless(store, faults, prefix)
+    with pytest.raises(NeedsYouError, match="there are no credentials to be had"):
+        append(lake)
+    give(source, dataclasses.replace(store, key="ended", secret="ended"))
+    with pytest.raises(NeedsYouError, match="the store does not know the access key"):
+        append(lake)
+    give(source, store)
+    assert append(lake)
+    faults.inject(Fault("status", method="GET|PUT", path=".", status=403, code="ExpiredToken", times=-1))
+    with pytest.raises(NeedsYouError, match="the credentials have expired"):
+        append(lake, "p2", 2)
+    faults.clear()
+    give(source, store, dt.timedelta(hours=6))
+    assert append(lake, "p2", 2)
+    assert len(lake.read(RawCoincapRates)) == 4
+    assert prove(lake, RawCoincapRates).n_proven == 4
+    with engine(lake) as asked:
+        assert asked.query("select count(*) as n from raw.coincap_rates")["n"].to_list() == [4]
+
+
+@pytest.mark.fault(
+    row=39.2,
+    fault="credentials of a profile end, and are renewed, while a process lives",
+    promise="the same lake goes on with the new ones; until then one clear line",
+)
+def test_a_source_that_gives_ended_credentials_is_one_line(
+    source: Path, store: Store, faults: Proxy, prefix: str
+) -> None:
+    give(source, store, -dt.timedelta(minutes=5))
+    with pytest.raises(NeedsYouError, match="the credentials have expired"):
+        append(keyless(store, faults, prefix))
+
+
+@pytest.mark.fault(
+    row=39.3,
+    fault="keys in the credentials file are changed while a process lives",
+    promise="the next run, which makes its lake anew, has them",
+)
+def test_the_next_run_has_the_keys_that_were_changed(source: Path, store: Store, faults: Proxy, prefix: str) -> None:
+    (source.parent / "config").unlink()
+    for key, is_good in (("ended", False), (store.key, True)):
+        told = f"[lake]\naws_access_key_id = {key}\naws_secret_access_key = {store.secret}\n"
+        (source.parent / "credentials").write_text(told)
+        if is_good:
+            assert append(keyless(store, faults, prefix))
+        else:
+            with pytest.raises(NeedsYouError, match="the store does not know the access key"):
+                append(keyless(store, faults, prefix))
 
 
 # ---- 46: maintenance beside readers and writers ----

@@ -22,6 +22,7 @@ from crypto_assets import __version__
 from crypto_assets.errors import DataError, NeedsYouError, TransientError
 from crypto_assets.resources import lake as lake_module
 from crypto_assets.resources.clock import FixedClock
+from crypto_assets.resources.inspection import files_of
 from crypto_assets.resources.lake import Commit, Lake, content_hash, delete, literal
 from crypto_assets.resources.query import QueryEngine
 from crypto_assets.tables import ALL_TABLES, Contract
@@ -708,10 +709,13 @@ def test_a_broken_log_is_one_line(lake: Lake, rates: RowsOf) -> None:
         again(lake).read(FxRates)
 
 
-def test_only_a_lake_in_a_directory_is_deleted(lake: Lake, rates: RowsOf) -> None:
-    lake.replace(FxRates, rates(at(5), ("euro", "1")), WHOLE_DAY)
-    delete(lake)
+def test_a_lake_is_deleted_with_nothing_beside_it(any_lake: Lake, rates: RowsOf) -> None:
+    beside = Lake(any_lake.root + "-beside", storage_options=any_lake.storage_options)
+    for each in (any_lake, beside):
+        each.replace(FxRates, rates(at(5), ("euro", "1")), WHOLE_DAY)
+    delete(any_lake)
 
-    assert not Path(lake.root).exists()
-    with pytest.raises(ValueError, match="not deleted from here"):
-        delete(Lake("s3://lake/x"))
+    assert files_of(any_lake).names() == set()
+    assert len(again(beside).read(FxRates)) == 1
+    with pytest.raises(ValueError, match="whole bucket is not deleted"):
+        delete(Lake("s3://lake/"))
