@@ -22,8 +22,8 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-demo: .venv/.core ## Fill a lake from a simulated market, check it, and answer a question in SQL
-	@$(BIN)/crypto-assets demo $(ARGS)
+demo: .venv/.core $(if $(filter s3,$(LAKE)),.venv/.dev) ## Fill a lake from a simulated market, check it, answer a question in SQL; LAKE=s3 on a local S3 server
+	@$(BIN)/crypto-assets demo --lake $(LAKE) $(ARGS)
 
 up: .venv/.core $(if $(filter s3,$(LAKE)),.venv/.dev) ## Dagster's UI and daemon on 127.0.0.1:PORT; LAKE=s3 keeps the lake on a local S3 server
 	@$(BIN)/crypto-assets up --port $(PORT) --lake $(LAKE) $(ARGS)
@@ -35,7 +35,8 @@ test-fast: .venv/.dev ## Only the tests that start no processes
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/faults -m "not e2e and not browser" $(ARGS)
 
 test-faults: .venv/.dev ## What the lake promises, each promise tried by faults; writes docs/reliability.md
-	@$(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup -m "not soak" --write-reliability $(ARGS)
+	@# The first folder brings the option, the second the tests elsewhere that are rows of the table.
+	@$(BIN)/python -m pytest tests/faults tests -n 2 --dist loadgroup -m "not soak" --write-reliability $(ARGS)
 
 lint: .venv/.dev ## Lint, types, import rules, unused dependencies, generated docs
 	@$(BIN)/ruff check .

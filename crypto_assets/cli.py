@@ -46,11 +46,12 @@ def demo(
     replay: Annotated[Path | None, Parameter(help="Recorded answers instead of the simulated market.")] = None,
     home: Annotated[Path, Parameter(help="Where the demo's lake, state and Dagster history live.")] = Path("data/demo"),
     keep: Annotated[bool, Parameter(negative=(), help="Go on with the former demo's lake.")] = False,
+    lake: Annotated[str, Parameter(help="dir, s3 (a local S3 server), or s3://bucket/prefix of yours.")] = "dir",
 ) -> int:
     """Fill a real lake without key or account, faults included, check it, and answer in SQL."""
     from crypto_assets.commands import demo as command
 
-    return command.demo(replay, home, is_kept=keep)
+    return command.demo(replay, home, lake, is_kept=keep)
 
 
 @app.command

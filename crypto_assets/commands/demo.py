@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from crypto_assets.sandbox import Recording, Sandbox
 
 DEFAULT_HOME = Path("data/demo")
-# In the lake's directory: says that the lake is the demo's own, and may be deleted by the next demo.
+# In the lake: says that the lake is the demo's own, and may be deleted by the next demo.
 MARKER = ".crypto_assets_demo"
+_MARK = b"made by crypto-assets demo or up; the next demo deletes all that lies beside this\n"
 SEED = 7
 DAYS = (date(2026, 11, 11), date(2026, 11, 12))
 # When the days are refreshed: after the last of them has ended.
@@ -82,24 +84,29 @@ class Stage:
     sandbox: Sandbox
 
 
-def demo(replay: Path | None, home: Path, *, is_kept: bool) -> int:
-    """Play the demo, or replay a recording; 0 where every count matches and no blocking check failed."""
+def demo(replay: Path | None, home: Path, place: str = "dir", *, is_kept: bool) -> int:
+    """Play the demo, or replay a recording; 0 where every count matches and no blocking check failed.
+
+    The lake's ``place`` is ``dir`` (in the home), ``s3`` (a local S3 server, with its data in the home) or
+    ``s3://bucket/prefix`` (a store that the environment tells of).
+    """
+    _require_place(place)
     if replay is not None:
         from crypto_assets.sandbox.recording import Recording
 
         # Before the first line: a folder that is not there is not a demo that began.
         recording = Recording(replay)
         output.line(f"crypto_assets demo · recorded answers of {recording.recorded_at:%Y-%m-%d}, nothing leaves here")
-        return _replayed(recording, home, is_kept=is_kept)
+        return _replayed(recording, home, place, is_kept=is_kept)
     # A short process that makes many objects and few cycles: collecting them was a tenth of its time.
     gc.set_threshold(200_000, 50, 100)
     output.line(f"crypto_assets demo · simulated market, {DAYS[0]} to {DAYS[-1]}, nothing leaves this machine")
-    return _simulated(home, is_kept=is_kept)
+    return _simulated(home, place, is_kept=is_kept)
 
 
-def _simulated(home: Path, *, is_kept: bool) -> int:
+def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
     steps = output.Steps()
-    with home_lock(home), _quick_history(), _stage(home, steps, is_kept=is_kept) as stage:
+    with _lake(home, place) as lake, _quick_history(), _stage(home, lake, steps, is_kept=is_kept) as stage:
         with _great_expectations():
             _rounds(stage)
         span = [DAYS[0], DAYS[-1]]
@@ -125,13 +132,13 @@ def _simulated(home: Path, *, is_kept: bool) -> int:
         is_same = _proof(stage, again)
         is_good = _closing(stage.lake, DAYS[0], DAYS[-1], steps) and is_same and not report.failed
         answer(stage.lake)
-    _next(home)
+    _next(home, place)
     return 0 if is_good else 1
 
 
-def _replayed(recording: Recording, home: Path, *, is_kept: bool) -> int:
+def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) -> int:
     steps = output.Steps()
-    with home_lock(home), _stage(home, steps, recording=recording, is_kept=is_kept) as stage:
+    with _lake(home, place) as lake, _stage(home, lake, steps, recording=recording, is_kept=is_kept) as stage:
         graph = stage.defs.resolve_asset_graph()
         live_day = recording.recorded_at.date()
         spans = [recording.history_span(asset_id) for asset_id in recording.history_assets]
@@ -176,13 +183,53 @@ def _replayed(recording: Recording, home: Path, *, is_kept: bool) -> int:
         if "assets" in recording.endpoints:
             answer(stage.lake)
     output.line("This replay is not shown in the Dagster UI: its runs were kept in memory.")
-    _next(home, is_shown=False)
+    _next(home, place, is_shown=False)
     return 0 if is_good else 1
+
+
+def _require_place(place: str) -> None:
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    if place in ("dir", "s3") or (place.startswith("s3://") and bucket and prefix.strip("/")):
+        return
+    raise UsageError(
+        f"{place!r} is no place for a demo's lake",
+        where="--lake",
+        safe="nothing was touched",
+        hint="say dir, s3, or s3://bucket/prefix: never a whole bucket, for the next demo deletes the lake",
+    )
+
+
+@contextmanager
+def _lake(home: Path, place: str) -> Iterator[Lake]:
+    """The demo's lake, with the S3 server that it may live on, for as long as the block holds the home."""
+    from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import storage_options
+
+    with home_lock(home):
+        if place == "dir":
+            yield Lake(str(home.resolve() / "lake"))
+        elif place == "s3":
+            from crypto_assets.commands.up import free_ports, local_s3
+
+            with _ended_as_by_hand(), local_s3(home.resolve() / "s3", free_ports()) as told:
+                yield Lake(told["CRYPTO_ASSETS_LAKE_URI"], storage_options=storage_options(told))
+        else:
+            yield Lake(place, storage_options=storage_options())
+
+
+@contextmanager
+def _ended_as_by_hand() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C: by leaving the blocks, so that the server is ended."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def _stage(
-    home: Path, steps: output.Steps, *, recording: Recording | None = None, is_kept: bool = False
+    home: Path, lake: Lake, steps: output.Steps, *, recording: Recording | None = None, is_kept: bool = False
 ) -> Iterator[Stage]:
     """The sandbox, a fresh lake, and the product's definitions between them."""
     with steps.step("start") as step:
@@ -192,11 +239,9 @@ def _stage(
         from crypto_assets.assets.handles import coincap_at
         from crypto_assets.providers.coincap import Plan
         from crypto_assets.resources.clock import FixedClock
-        from crypto_assets.resources.lake import Lake
         from crypto_assets.resources.settings import Settings
         from crypto_assets.sandbox import Market, serve
 
-        lake = Lake(str(home.resolve() / "lake"))
         fresh(lake, is_kept=is_kept)
         now = (
             datetime.combine(DAYS[0], time(), UTC)
@@ -219,7 +264,8 @@ def _stage(
             serving.__exit__(None, None, None)
             raise
         source = f"market of seed {SEED}" if recording is None else "recorded answers"
-        step.detail = f"{source} at {sandbox.url}, lake in {home / 'lake'}"
+        where = lake.root if "://" in lake.root else home / "lake"
+        step.detail = f"{source} at {sandbox.url}, lake in {where}"
     try:
         with instance, dg.DagsterInstance.ephemeral() as scratch:
             yield Stage(lake, clock, defs, instance, scratch, steps, sandbox)
@@ -229,21 +275,33 @@ def _stage(
 
 def fresh(lake: Lake, *, is_kept: bool = False) -> None:
     """Delete the former demo's lake, and mark the new one. Raises UsageError for a lake that is not the demo's."""
-    from crypto_assets.resources.lake import delete
+    from crypto_assets.resources.inspection import files_of
+    from crypto_assets.resources.lake import delete, store_errors
 
-    root = Path(lake.root)
-    marker = root / MARKER
-    if root.exists() and not marker.is_file() and any(root.iterdir()):
-        raise UsageError(
-            "there is something here that no demo made",
-            where=str(root),
-            safe="it was left as it is",
-            hint="name another --home, or move it away",
-        )
-    if root.exists() and not is_kept:
-        delete(lake)
-    root.mkdir(parents=True, exist_ok=True)
-    marker.write_text("made by crypto-assets demo, which may delete this directory\n", encoding="utf-8")
+    with store_errors("the lake", "nothing was written", lake.root):
+        files = files_of(lake)
+        held = files.names()
+        if held and MARKER not in held:
+            raise UsageError(
+                "there is something here that no demo made",
+                where=lake.root,
+                safe="it was left as it is",
+                hint="name another --home or --lake, or move it away",
+            )
+        if held and not is_kept:
+            delete(lake)
+        files.write(MARKER, _MARK)
+
+
+def mark(lake: Lake) -> None:
+    """Say of a lake that is not there yet that the next demo may delete it."""
+    from crypto_assets.resources.inspection import files_of
+    from crypto_assets.resources.lake import store_errors
+
+    with store_errors("the lake", "nothing was written", lake.root):
+        files = files_of(lake)
+        if not files.names():
+            files.write(MARKER, _MARK)
 
 
 @contextmanager
@@ -412,12 +470,19 @@ def _recorded_counts(lake: Lake) -> None:
     )
 
 
-def _next(home: Path, *, is_shown: bool = True) -> None:
+def _next(home: Path, place: str, *, is_shown: bool = True) -> None:
+    here = "this lake in" if is_shown else ""
     output.line("Next:")
-    output.line(f"  export CRYPTO_ASSETS_LAKE_URI={home / 'lake'} CRYPTO_ASSETS_STATE_DIR={home / 'state'}")
+    if place == "s3":
+        output.line(f"  make up LAKE=s3                    its S3 server again, and {here} the Dagster UI")
+        output.line(f"  source {home / 's3' / 'env'}  while that runs, in another shell, for:")
+    else:
+        uri = home / "lake" if place == "dir" else place
+        output.line(f"  export CRYPTO_ASSETS_LAKE_URI={uri} CRYPTO_ASSETS_STATE_DIR={home / 'state'}")
     output.line("  crypto-assets quarantine show      the records that were refused, and why")
     output.line("  crypto-assets show refined.movers  any table; crypto-assets status lists them")
-    output.line(f"  make up                            {'this lake in' if is_shown else ''} the Dagster UI")
+    if place == "dir":
+        output.line(f"  make up                            {here} the Dagster UI")
 
 
 def _teller(step: output.Step) -> Callable[[str], object]:

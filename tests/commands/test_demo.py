@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +15,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from crypto_assets.commands.demo import MARKER, fresh, mark
+from crypto_assets.commands.up import free_ports, local_s3
+from crypto_assets.errors import UsageError
+from crypto_assets.resources.inspection import files_of, prove
 from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.settings import storage_options
 from crypto_assets.sandbox import Recording, serve
+from crypto_assets.tables import ALL_TABLES
 from crypto_assets.tables.quality import Quarantine
 from crypto_assets.tables.trusted import AssetSnapshots
+from tests.faults.seaweed import weed
 
 pytestmark = pytest.mark.e2e
 
@@ -40,8 +49,21 @@ def _counts(text: str) -> dict[str, list[int]]:
     return found
 
 
-def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> None:
-    done = _demo("--home", str(tmp_path))
+@contextmanager
+def _lake_of(place: str, home: Path) -> Iterator[Lake]:
+    """The demo's lake as it was left; its S3 server, which ended with the demo, once more and on other ports."""
+    if place == "dir":
+        yield Lake(str(home / "lake"))
+        return
+    with local_s3(home / "s3", free_ports()) as told:
+        yield Lake(told["CRYPTO_ASSETS_LAKE_URI"], storage_options=storage_options(told))
+
+
+@pytest.mark.parametrize("place", ["dir", pytest.param("s3", marks=pytest.mark.s3)])
+def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path, place: str) -> None:
+    if place == "s3":
+        weed()
+    done = _demo("--home", str(tmp_path), "--lake", place)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("crypto_assets demo · simulated market, 2026-11-11 to 2026-11-12")
 
@@ -64,11 +86,18 @@ def test_the_demo_ends_with_counts_that_match_and_an_answer(tmp_path: Path) -> N
     assert re.search(r"✓ checks +\d+ passed, 2 warned, 0 failed", done.stdout)
     assert re.search(r"^ +1 +Bitcoin +BTC +70,488\.25344322354067117 ", done.stdout, re.MULTILINE)
 
-    refused = Lake(str(tmp_path / "lake")).read(Quarantine)
-    assert refused["reasons"].to_list() == [
-        "cast:price_usd,price_usd|nullability",
-        "price_agrees_with_cap,price_usd|min",
-    ]
+    with _lake_of(place, tmp_path) as lake:
+        assert lake.read(Quarantine)["reasons"].to_list() == [
+            "cast:price_usd,price_usd|nullability",
+            "price_agrees_with_cap,price_usd|min",
+        ]
+        proofs = {contract.table.full_name: prove(lake, contract) for contract in ALL_TABLES}
+        assert [proof.errors for proof in proofs.values() if proof.errors] == []
+        assert sum(proof.n_proven for proof in proofs.values()) > 5_000
+        # What a demo made, the next one may delete; in a bucket, nothing beside it.
+        fresh(lake)
+        assert files_of(lake).all().keys() == {MARKER}
+    assert (tmp_path / "lake").exists() == (place == "dir")
     # `make up` shows the run: its materializations and its checks are in the instance that it opens.
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         key = dg.AssetKey(["trusted", "asset_snapshots"])
@@ -83,6 +112,32 @@ def test_a_lake_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there is something here that no demo made" in done.stderr
     assert [path.name for path in (tmp_path / "lake").iterdir()] == ["mine"]
+
+
+@pytest.mark.s3
+def test_a_bucket_that_no_demo_made_is_left_alone(s3_options: dict[str, str]) -> None:
+    lake, root = Lake("s3://lake/mine", storage_options=s3_options), Lake("s3://lake", storage_options=s3_options)
+    files_of(lake).write("trusted/mine", b"mine")
+    with pytest.raises(UsageError, match="there is something here that no demo made"):
+        fresh(lake)
+    mark(lake)
+    assert files_of(lake).all().keys() == {"trusted/mine"}
+
+    files_of(lake).write(MARKER, b"")
+    files_of(root).write("mine-too", b"")
+    fresh(lake, is_kept=True)
+    assert files_of(lake).names() == {MARKER, "trusted"}
+    fresh(lake)
+    assert files_of(lake).names() == {MARKER}
+    assert files_of(root).names() >= {"mine", "mine-too"}
+
+
+@pytest.mark.parametrize("place", ["s3://lake", "s3://lake/", "s3:///x", "gs://lake/x", "bucket"])
+def test_a_whole_bucket_is_no_place_for_a_demo(tmp_path: Path, place: str) -> None:
+    done = _demo("--home", str(tmp_path), "--lake", place)
+    assert done.returncode == 2
+    assert "never a whole bucket, for the next demo deletes the lake" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.recorded

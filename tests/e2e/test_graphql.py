@@ -25,11 +25,17 @@ from crypto_assets.sandbox import Fault
 from crypto_assets.tables import refined, trusted
 from crypto_assets.tables.contract import fields
 from tests.chain import DERIVED, at, chain
+from tests.faults.seaweed import BUCKET, seaweed
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST = date(2026, 10, 1)
-DAYS = [FIRST + timedelta(days=i) for i in range(30)]
-BAD_DAY = date(2026, 10, 15)
+# A bucket is there for the way, not for the amount.
+N_DAYS = {"directory": 30, "s3": 3}
+DAYS = {place: [FIRST + timedelta(days=i) for i in range(n)] for place, n in N_DAYS.items()}
+# The day whose answers lack a field.
+BAD_DAY = {"directory": date(2026, 10, 15), "s3": date(2026, 10, 2)}
+# What Dagster keeps and shows of itself is the same wherever the lake is.
+ONCE = pytest.mark.parametrize("dagster", ["directory"], indirect=True, scope="module")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group("dagster")]
 
 
@@ -37,6 +43,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group
 class Dagster:
     url: str
     lake: Lake
+    days: list[date]
+    bad_day: date
 
     def ask(self, query: str, **variables: Any) -> Any:
         answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
@@ -71,22 +79,38 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
         time.sleep(0.5)
 
 
-@pytest.fixture(scope="module")
-def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
-    """A webserver and a daemon over a lake whose raw zone holds thirty days, one of them with a renamed field."""
+@contextmanager
+def lake_in(place: str, home: Path) -> Iterator[Lake]:
+    """An empty lake in the directory, or on an S3 server with its data in the directory."""
+    if place == "directory":
+        yield Lake(str(home / "lake"))
+        return
+    with seaweed(home / "s3") as store:
+        yield Lake(f"s3://{BUCKET}/lake", storage_options=store.options())
+
+
+@pytest.fixture(scope="module", params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
+def dagster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Dagster]:
+    """A webserver and a daemon over a lake whose raw zone holds some days, one of them with a renamed field."""
+    place: str = request.param
     home = tmp_path_factory.mktemp("dagster")
-    with chain(home, n_assets=40) as c:
-        for i, day in enumerate(DAYS):
-            c.sandbox.set_faults([Fault("missing_field", "assets")] if day == BAD_DAY else [])
+    with lake_in(place, home) as lake:
+        yield from served(home, lake, DAYS[place], BAD_DAY[place])
+
+
+def served(home: Path, lake: Lake, days: list[date], bad_day: date) -> Iterator[Dagster]:
+    with chain(home, n_assets=40, lake=lake) as c:
+        for i, day in enumerate(days):
+            c.sandbox.set_faults([Fault("missing_field", "assets")] if day == bad_day else [])
             c.pull(at(1, 12) + timedelta(days=i))
-        lake = c.lake
     (home / "dagster_home").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home / "dagster_home")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("CRYPTO_ASSETS_")},
+        **{k: v for k, v in os.environ.items() if not k.startswith(("CRYPTO_ASSETS_", "AWS_"))},
+        **lake.storage_options,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DAGSTER_HOME": str(home / "dagster_home"),
         "CRYPTO_ASSETS_LAKE_URI": lake.root,
@@ -100,7 +124,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     web = [str(bin_ / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), "-w", workspace]
     daemon = [str(bin_ / "dagster-daemon"), "run", "-w", workspace]
     with process(web, home / "web.log", environment):
-        found = Dagster(f"http://127.0.0.1:{port}", lake)
+        found = Dagster(f"http://127.0.0.1:{port}", lake, days, bad_day)
         wait_for(lambda: found.ask("{version}"), 120)
         stop_schedules(found)
         with process(daemon, home / "daemon.log", environment):
@@ -121,12 +145,12 @@ def stop_schedules(dagster: Dagster) -> None:
 
 @pytest.fixture(scope="module")
 def backfill(dagster: Dagster) -> dict[str, Any]:
-    """Trusted and refined of all thirty days, launched as the UI does and waited for."""
+    """Trusted and refined of all days, launched as the UI does and waited for."""
     launched = dagster.ask(
         """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
              __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
         p={
-            "partitionNames": [str(day) for day in DAYS],
+            "partitionNames": [str(day) for day in dagster.days],
             "assetSelection": [{"path": list(contract.table.path)} for contract in DERIVED],
         },
     )["launchPartitionBackfill"]
@@ -145,7 +169,7 @@ def backfill(dagster: Dagster) -> dict[str, Any]:
     return wait_for(ended, 400)
 
 
-def test_thirty_days_are_one_run(backfill: dict[str, Any]) -> None:
+def test_all_days_are_one_run(backfill: dict[str, Any]) -> None:
     assert [run["status"] for run in backfill["runs"]] == ["SUCCESS"]
 
 
@@ -154,15 +178,17 @@ def test_one_bad_day_fails_alone(dagster: Dagster, backfill: dict[str, Any]) -> 
         ".".join(s["assetKey"]["path"]): (s["numPartitionsMaterialized"], s["numPartitionsFailed"])
         for s in backfill["assetBackfillData"]["assetBackfillStatuses"]
     }
-    assert counts["trusted.asset_snapshots"] == (29, 1)
-    assert counts["refined.asset_daily"] == (29, 1)
-    assert counts["trusted.exchange_snapshots"] == (30, 0)
-    assert counts["refined.exchange_daily"] == (30, 0)
+    n = len(dagster.days)
+    assert counts["trusted.asset_snapshots"] == (n - 1, 1)
+    assert counts["refined.asset_daily"] == (n - 1, 1)
+    assert counts["trusted.exchange_snapshots"] == (n, 0)
+    assert counts["refined.exchange_daily"] == (n, 0)
     assert backfill["status"] == "COMPLETED_FAILED"
     days = set(dagster.lake.scan(refined.AssetHourly).select("date").unique().collect()["date"])
-    assert days == set(DAYS) - {BAD_DAY}
+    assert days == set(dagster.days) - {dagster.bad_day}
 
 
+@ONCE
 def test_the_ui_knows_columns_with_units_lineage_checks_and_row_counts(
     dagster: Dagster, backfill: dict[str, Any]
 ) -> None:
@@ -191,12 +217,13 @@ def test_the_ui_knows_columns_with_units_lineage_checks_and_row_counts(
         if entry["label"] == "dagster/partition_row_count"
     }
     assert rows[str(FIRST)] == 40
-    assert str(BAD_DAY) not in rows
+    assert str(dagster.bad_day) not in rows
     checks = {check["name"]: check for check in node["assetChecksOrError"]["checks"]}
     assert checks["reconciled"]["blocking"]
     assert not checks["ranks"]["blocking"]
 
 
+@ONCE
 def test_check_verdicts_are_each_days_own(dagster: Dagster, backfill: dict[str, Any]) -> None:
     assert backfill
     found = dagster.ask(
@@ -214,6 +241,7 @@ def test_check_verdicts_are_each_days_own(dagster: Dagster, backfill: dict[str, 
     ]
 
 
+@ONCE
 @pytest.mark.browser
 def test_the_ui_shows_lineage_and_columns_with_units(
     dagster: Dagster, backfill: dict[str, Any], tmp_path: Path
@@ -243,4 +271,5 @@ def test_the_ui_shows_lineage_and_columns_with_units(
 def test_a_read_only_lake_reader_sees_what_the_run_wrote(dagster: Dagster, backfill: dict[str, Any]) -> None:
     assert backfill
     rows = dagster.lake.scan(trusted.AssetSnapshots).select(pl.len(), pl.col("date").n_unique()).collect().row(0)
-    assert rows == (29 * 40, 29)
+    n = len(dagster.days) - 1
+    assert rows == (n * 40, n)

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from crypto_assets.resources.inspection import files_of
+from crypto_assets.resources.lake import Lake
+from tests.faults.seaweed import BUCKET, seaweed
+
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -50,18 +54,45 @@ def run(block: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def bucket(home: Path) -> Iterator[str]:
+    """The demo's lake, object by object, in a bucket: the exports that lead there."""
+    (home / "s3").mkdir()
+    with seaweed(home / "s3") as store:
+        exports = {"CRYPTO_ASSETS_LAKE_URI": f"s3://{BUCKET}/readme", **store.options()}
+        here = files_of(Lake(str(home / "data" / "demo" / "lake")))
+        there = files_of(Lake(exports["CRYPTO_ASSETS_LAKE_URI"], storage_options=store.options()))
+        for path in here.all():
+            there.write(path, here.read(path))
+        yield "\n".join(f"export {name}={value}" for name, value in exports.items())
+
+
 def commands(block: str) -> list[str]:
     return [line for line in block.splitlines() if line.startswith("crypto-assets")]
 
 
+QUESTIONS = [c for block in BLOCKS[:2] for c in commands(block)]
 EXPORTS = "\n".join(line for line in BLOCKS[0].splitlines() if line.startswith("export"))
 
 
-@pytest.mark.parametrize("command", [c for block in BLOCKS[:2] for c in commands(block)])
+@pytest.mark.parametrize("command", QUESTIONS)
 def test_a_question_of_the_readme_is_answered(home: Path, command: str) -> None:
     done = run(f"{EXPORTS}\n{command}", home)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") >= 2
+
+
+@pytest.mark.s3
+def test_a_bucket_answers_the_questions_of_the_readme_as_a_directory_does(home: Path, bucket: str) -> None:
+    # Some of each kind: all of them are asked of a directory already.
+    asked = "\n".join(["crypto-assets quarantine show", *QUESTIONS[-3:]])
+    here, there = run(f"{EXPORTS}\n{asked}", home), run(f"{EXPORTS}\n{bucket}\n{asked}", home)
+    assert (there.returncode, there.stderr) == (0, here.stderr)
+    assert there.stdout == here.stdout
+    assert there.stdout.count("\n") > 20
+    deep = run(f"{bucket}\ncrypto-assets doctor --deep", home)
+    assert deep.returncode == 0, deep.stderr
+    assert deep.stdout.count("rows proven by sha256") > 20
 
 
 def test_real_data_are_one_key_away(home: Path) -> None:

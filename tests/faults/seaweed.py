@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -19,7 +17,7 @@ from urllib.request import urlopen
 import boto3
 import pytest
 
-from crypto_assets.commands.up import S3_LIMITS, credentials, spawned, weed_command
+from crypto_assets.commands.up import S3_LIMITS, credentials, free_ports, spawned, weed_command
 
 BUCKET = "lake"
 
@@ -43,15 +41,21 @@ class Store:
         }
 
 
+def weed() -> Path:
+    """The server's file; the test is skipped where there is none."""
+    file = Path(sys.executable).parent / "weed"
+    if not file.exists():
+        pytest.skip("SeaweedFS is not installed: make test installs it")
+    return file
+
+
 @contextmanager
 def seaweed(folder: Path) -> Iterator[Store]:
     """The server with its data in the folder; ended, by its id, with the block."""
-    weed = Path(sys.executable).parent / "weed"
-    if not weed.exists():
-        pytest.skip("SeaweedFS is not installed: make test installs it")
-    ports = _free_ports()
+    file = weed()
+    ports = free_ports()
     key, secret = credentials(folder / "s3.json")
-    with spawned("s3", weed_command(str(weed), folder, **ports), S3_LIMITS, folder / "logs") as server:
+    with spawned("s3", weed_command(str(file), folder, **ports), S3_LIMITS, folder / "logs") as server:
         url = f"http://127.0.0.1:{ports['s3']}"
         deadline = time.monotonic() + 60
         while not _answers(url):
@@ -80,24 +84,3 @@ def _answers(url: str) -> bool:
         return refused.code == 403
     except (URLError, OSError):
         return False
-
-
-def _free_ports() -> dict[str, int]:
-    """Free ports by service; each one's gRPC port, ten thousand above, is free too."""
-    names = ("s3", "master", "filer", "volume", "admin")
-    with ExitStack() as stack:
-        held: list[int] = []
-        # Two sessions that start at once look in different places.
-        candidate = 20_000 + os.getpid() % 400 * 20
-        while len(held) < len(names):
-            candidate += 1
-            with ExitStack() as pair:
-                try:
-                    for port in (candidate, candidate + 10_000):
-                        probe = pair.enter_context(socket.socket())
-                        probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                stack.enter_context(pair.pop_all())
-                held.append(candidate)
-        return dict(zip(names, held, strict=True))
