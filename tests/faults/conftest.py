@@ -21,7 +21,8 @@ from crypto_assets.resources.lake import Lake
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.seaweed import BUCKET, Store, seaweed
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 RELIABILITY = ROOT / "docs" / "reliability.md"
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 Figure = Callable[[str], None]
@@ -159,14 +160,18 @@ class _Registry:
 
 _HEAD = """# What is promised when things break, and what proves it
 
-Written by `make test-faults`, from the tests that it ran; do not edit. Tests are under `tests/faults`. S3 is a
-SeaweedFS server on loopback, with a proxy before it that loses answers, resets connections and refuses requests.
-`holds` means that every test of the row passed in the run that wrote this page.
+Written by `make test-faults`, from the tests that it ran; do not edit. Tests without a folder are in `tests/faults`.
+S3 is a SeaweedFS server on loopback, with a proxy before it that loses answers, resets connections and refuses
+requests. `holds` means that every test of the row passed in the run that wrote this page.
 """
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-reliability", action="store_true", help="write docs/reliability.md from this run")
+    parser.addoption(
+        "--write-reliability",
+        action="store_true",
+        help="run this folder's tests and all with the mark fault, wherever they are; write docs/reliability.md",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -174,7 +179,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--write-reliability", default=False):
+        others = [item for item in items if HERE not in item.path.parents and not item.get_closest_marker("fault")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
     for item in items:
         for mark in item.iter_markers("fault"):
             row, fault, promise = mark.kwargs["row"], mark.kwargs["fault"], mark.kwargs["promise"]
