@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from crypto_assets.analytics.preference import speaking
+
 # An entity refused in the first pull after midnight has not left: it must be missing from a whole day as well.
 _GRACE = "-1d"
 ASSET_FACTS = ("symbol", "name", "explorer_url", "max_supply")
@@ -42,28 +44,34 @@ def versions(runs: pl.LazyFrame, entity: str, facts: Sequence[str]) -> pl.LazyFr
     """An SCD2 dimension from the stretches of all days.
 
     Versions of an entity neither overlap nor leave a gap: each is valid from its first observation until the first
-    one of the next, and exactly one is current. Equal facts on consecutive stretches are one version. The status is
-    ``delisted`` where the entity is missing from the newest day of all and from the one before.
+    one of the next, and exactly one is current. Equal facts on consecutive stretches are one version. The facts are of
+    one provider at a time (``preference.speaking``), so that providers who name an entity differently make no versions.
+
+    First and last sight are anybody's. The status is ``delisted`` where the entity is missing from the newest day and
+    the one before of every provider that listed it: one that is no longer asked has not delisted anything.
     """
     changes = pl.any_horizontal([pl.col(f).ne_missing(pl.col(f).shift(1)).over(entity) for f in facts])
     is_first = pl.int_range(pl.len()).over(entity) == 0
+    newest_day = pl.col("last_observed_at").max().over("provider").dt.date()
+    seen_by_each = pl.col("last_observed_at").max().over(entity, "provider").dt.date()
     starts = (
-        runs.sort(entity, "observed_at")
-        .with_columns(
-            is_start=changes | is_first,
-            first_seen_on=pl.col("observed_at").min().over(entity).dt.date(),
-            last_seen_on=pl.col("last_observed_at").max().over(entity).dt.date(),
-            newest_day=pl.col("last_observed_at").max().dt.date(),
+        speaking(
+            runs.with_columns(
+                first_seen_on=pl.col("observed_at").min().over(entity).dt.date(),
+                last_seen_on=pl.col("last_observed_at").max().over(entity).dt.date(),
+                is_listed=(seen_by_each >= newest_day.dt.offset_by(_GRACE)),
+            ).with_columns(pl.col("is_listed").any().over(entity)),
+            entity,
         )
+        .sort(entity, "observed_at")
+        .with_columns(is_start=changes | is_first)
         .filter("is_start")
     )
     return starts.with_columns(
         version=(pl.int_range(pl.len()).over(entity) + 1).cast(pl.Int32),
         valid_from="observed_at",
         valid_to=pl.col("observed_at").shift(-1).over(entity),
-        status=pl.when(pl.col("last_seen_on") < pl.col("newest_day").dt.offset_by(_GRACE))
-        .then(pl.lit("delisted"))
-        .otherwise(pl.lit("active")),
+        status=pl.when("is_listed").then(pl.lit("active")).otherwise(pl.lit("delisted")),
         row_hash=pl.struct(pl.col(f).cast(pl.String) for f in facts).map_elements(_row_hash, return_dtype=pl.String),
     ).with_columns(is_current=pl.col("valid_to").is_null())
 

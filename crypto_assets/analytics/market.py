@@ -12,6 +12,7 @@ from decimal import Decimal
 import polars as pl
 
 from crypto_assets.analytics import exact
+from crypto_assets.analytics.preference import HOUR, preferred
 
 # Tokens that stand for another listed asset: counting both would count one market cap twice.
 WRAPPED = frozenset(
@@ -40,9 +41,10 @@ LAST_SEEN_WITHIN = timedelta(hours=1)
 def overview(assets: pl.LazyFrame, exchanges: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of ``refined.market_overview``: each asset's and each exchange's last good snapshot of the hour.
 
-    Not the hour's last pull: an asset whose record was refused in it would be missing from every total.
+    Not the hour's last pull: an asset whose record was refused in it would be missing from every total. All of an
+    hour's assets are of its one preferred provider; exchanges are those of the same provider.
     """
-    universe = _last_of_hour(assets, "asset_id").filter(
+    universe = _last_of_hour(preferred(assets, [HOUR]), "asset_id").filter(
         ~pl.col("asset_id").is_in(list(WRAPPED)) & pl.col("market_cap_usd").is_not_null()
     )
     cap = pl.col("market_cap_usd")
@@ -82,13 +84,14 @@ def movers(snapshots: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of ``refined.movers``: each asset's last good snapshot in the last hour of a day's observations, ranked.
 
     Only assets with a 24-hour volume of at least ``MIN_VOLUME_USD_24H`` and a market cap of at least
-    ``MIN_MARKET_CAP_USD``. Ties are ordered by asset id, so that ranks are the same on every run.
+    ``MIN_MARKET_CAP_USD``, all of a day's one preferred provider in that hour. Ties are ordered by asset id, so that
+    ranks are the same on every run.
     """
-    newest = pl.col("observed_at").max().over("provider", "date")
+    newest = pl.col("observed_at").max().over("date")
     liquid = (
-        snapshots.filter(pl.col("observed_at") > newest - LAST_SEEN_WITHIN)
+        preferred(snapshots.filter(pl.col("observed_at") > newest - LAST_SEEN_WITHIN), [pl.col("date")])
         .sort("observed_at")
-        .unique(["provider", "asset_id", "date"], keep="last", maintain_order=True)
+        .unique(["asset_id", "date"], keep="last", maintain_order=True)
         .filter(
             pl.col("change_pct_24h").is_not_null(),
             pl.col("volume_usd_24h") >= MIN_VOLUME_USD_24H,
@@ -96,11 +99,10 @@ def movers(snapshots: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("asset_id")
     )
-    group = ("provider", "date")
     return liquid.with_columns(
-        gainer_rank=pl.col("change_pct_24h").rank("ordinal", descending=True).over(group).cast(pl.Int32),
-        loser_rank=pl.col("change_pct_24h").rank("ordinal").over(group).cast(pl.Int32),
-        volume_rank=pl.col("volume_usd_24h").rank("ordinal", descending=True).over(group).cast(pl.Int32),
+        gainer_rank=pl.col("change_pct_24h").rank("ordinal", descending=True).over("date").cast(pl.Int32),
+        loser_rank=pl.col("change_pct_24h").rank("ordinal").over("date").cast(pl.Int32),
+        volume_rank=pl.col("volume_usd_24h").rank("ordinal", descending=True).over("date").cast(pl.Int32),
         available_at="ingested_at",
     )
 
@@ -121,17 +123,21 @@ def exchange_days(snapshots: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def latest(snapshots: pl.LazyFrame, entity: str) -> pl.LazyFrame:
-    """The newest row of each ``(provider, entity)``, with its arrival as ``available_at``."""
+    """The newest row of each ``entity``, of the preferred provider in its newest hour; its arrival is ``available_at``.
+
+    Hours, not moments: two providers that are asked together answer seconds apart, and the later one is no news.
+    """
     return (
-        snapshots.sort("observed_at")
-        .unique(["provider", entity], keep="last", maintain_order=True)
+        preferred(snapshots, [pl.col(entity), HOUR])
+        .sort("observed_at")
+        .unique(entity, keep="last", maintain_order=True)
         .with_columns(available_at="ingested_at")
     )
 
 
 def _last_of_hour(snapshots: pl.LazyFrame, entity: str) -> pl.LazyFrame:
     return (
-        snapshots.with_columns(opened_at=pl.col("observed_at").dt.truncate("1h"))
+        snapshots.with_columns(opened_at=HOUR)
         .sort("observed_at")
         .unique(["provider", entity, "opened_at"], keep="last", maintain_order=True)
     )

@@ -19,14 +19,21 @@ from crypto_assets.tables.contract import (
     key,
     money,
     number,
+    period,
+    slug,
     text,
 )
+from crypto_assets.tables.trusted import MARKET_ID
 
 _ASSETS = "trusted.asset_snapshots."
 _EXCHANGES = "trusted.exchange_snapshots."
 _MARKETS = "trusted.market_snapshots."
 _HOURLY = "refined.asset_hourly."
 _DAILY = "refined.asset_daily."
+_CANDLES = "trusted.candles."
+_TRADES = "trusted.trades."
+_QUOTES = "trusted.quotes."
+_DAY_BARS = "refined.ohlcv_1d."
 _AVAILABLE = "Earliest moment anyone could have used the row: the newest arrival among its inputs."
 
 
@@ -85,7 +92,7 @@ class DimAsset(Contract):
         sources="trusted.asset_attributes.max_supply",
     )
     status = text(
-        "active, or delisted where the asset is missing from the newest two days.",
+        "active, or delisted where the asset is missing from the newest two days of every provider that listed it.",
         sources="trusted.asset_attributes.last_observed_at",
     )
     first_seen_on = day("UTC day on which the asset was first observed.")
@@ -127,7 +134,7 @@ class DimExchange(Contract):
         sources="trusted.exchange_attributes.has_socket",
     )
     status = text(
-        "active, or delisted where the exchange is missing from the newest two days.",
+        "active, or delisted where the exchange is missing from the newest two days of every provider that listed it.",
         sources="trusted.exchange_attributes.last_observed_at",
     )
     first_seen_on = day("UTC day on which the exchange was first observed.")
@@ -139,15 +146,18 @@ class DimExchange(Contract):
 
 
 class LatestAssets(Contract):
-    """The newest good observation of each asset within the newest two days of snapshots."""
+    """The newest good observation of each asset within the newest two days of snapshots.
+
+    Of the preferred provider (``analytics.preference``) among those that saw the asset in its newest hour.
+    """
 
     table = _small_table("latest_assets", "rank", group="market")
 
-    provider = key("Provider that stated the facts.", sources=_ASSETS + "provider")
+    provider = text("Provider that stated the facts.", sources=_ASSETS + "provider")
     asset_id = key("Our stable id of the asset.", sources=_ASSETS + "asset_id")
     symbol = text("Ticker.", sources=_ASSETS + "symbol")
     name = text("Display name.", sources=_ASSETS + "name")
-    rank = count("Rank by market cap.", low=1, sources=_ASSETS + "rank")
+    rank = count("Rank by market cap; null where unranked.", low=1, nullable=True, sources=_ASSETS + "rank")
     price_usd = money("Price of one unit.", sources=_ASSETS + "price_usd")
     market_cap_usd = money("Supply times price.", nullable=True, sources=_ASSETS + "market_cap_usd")
     supply = money("Units in circulation.", unit="units", nullable=True, sources=_ASSETS + "supply")
@@ -182,7 +192,7 @@ class LatestExchanges(Contract):
 
     table = _small_table("latest_exchanges", "rank", group="market")
 
-    provider = key("Provider that stated the facts.", sources=_EXCHANGES + "provider")
+    provider = text("Provider that stated the facts.", sources=_EXCHANGES + "provider")
     exchange_id = key("Our stable id of the exchange.", sources=_EXCHANGES + "exchange_id")
     name = text("Display name.", sources=_EXCHANGES + "name")
     rank = count("Rank by volume.", low=1, sources=_EXCHANGES + "rank")
@@ -206,7 +216,7 @@ class LatestExchanges(Contract):
 
 
 class AssetHourly(Contract):
-    """Hourly bars of an asset from its snapshots: first, highest, lowest and last price in ``[hour, hour + 1 h)``."""
+    """Hourly bars of an asset by provider: first, highest, lowest and last snapshot price in ``[hour, hour + 1 h)``."""
 
     table = _window_table("asset_hourly", "asset_id", "opened_at", clock="opened_at")
 
@@ -231,7 +241,7 @@ class AssetHourly(Contract):
         nullable=True,
         sources=_ASSETS + "volume_usd_24h",
     )
-    rank = count("Rank at the last snapshot.", low=1, sources=_ASSETS + "rank")
+    rank = count("Rank at the last snapshot; null where unranked.", low=1, nullable=True, sources=_ASSETS + "rank")
     observed_at = clock("Time of the last snapshot.", sources=_ASSETS + "observed_at")
     available_at = clock(_AVAILABLE, sources=_ASSETS + "ingested_at")
     date = day("UTC day of opened_at; the partition.")
@@ -335,12 +345,13 @@ class MarketOverview(Contract):
     """The whole market in each hour, by each asset's last snapshot: total cap, dominance, concentration of exchanges.
 
     The universe of caps is every listed asset except wrapped and staked duplicates of another one
-    (``analytics.market.WRAPPED``), so that nothing is counted twice.
+    (``analytics.market.WRAPPED``), so that nothing is counted twice, as one provider states them: the preferred one
+    (``analytics.preference``) among those with a snapshot in the hour.
     """
 
     table = _window_table("market_overview", "opened_at", clock="opened_at")
 
-    provider = key("Provider that stated the facts.", sources=_ASSETS + "provider")
+    provider = text("Provider that stated the facts.", sources=_ASSETS + "provider")
     opened_at = clock("Start of the hour.", primary_key=True, sources=_ASSETS + "observed_at")
     observed_at = clock("Time of the hour's last asset snapshot.", sources=_ASSETS + "observed_at")
     n_assets = count("Assets in the universe.", sources=_ASSETS + "asset_id")
@@ -402,12 +413,13 @@ class MarketOverview(Contract):
 class Movers(Contract):
     """Gainers, losers and most traded assets of a day, by each asset's last snapshot, liquid enough to mean something.
 
-    Liquid: 24-hour volume and market cap at or above the thresholds of ``analytics.market.movers``.
+    Liquid: 24-hour volume and market cap at or above the thresholds of ``analytics.market.movers``. A day is ranked by
+    the preferred provider (``analytics.preference``) among those with a snapshot in its last hour.
     """
 
     table = _window_table("movers", "gainer_rank")
 
-    provider = key("Provider that stated the facts.", sources=_ASSETS + "provider")
+    provider = text("Provider that stated the facts.", sources=_ASSETS + "provider")
     asset_id = key("Our stable id of the asset.", sources=_ASSETS + "asset_id")
     date = day("UTC day; the partition.", primary_key=True)
     symbol = text("Ticker.", sources=_ASSETS + "symbol")
@@ -473,6 +485,349 @@ class AssetAvailability(Contract):
     )
 
 
+class AssetSymbolsDaily(Contract):
+    """Which id and which ticker named which asset through a day: a digest of asset_snapshots, for symbol_map."""
+
+    table = _window_table("asset_symbols_daily", "provider", "provider_asset_id", group="dimensions")
+
+    provider = key("Provider that stated the facts.", sources=_ASSETS + "provider")
+    provider_asset_id = key("The provider's own id, which it may rename.", sources=_ASSETS + "provider_asset_id")
+    asset_id = key("Our stable id of the asset.", sources=_ASSETS + "asset_id")
+    symbol = key("Ticker.", sources=_ASSETS + "symbol")
+    date = day("UTC day; the partition.", primary_key=True)
+    rank = count("Best rank of the day.", low=1, sources=_ASSETS + "rank")
+    first_seen_at = clock("First observation of the day.", sources=_ASSETS + "observed_at")
+    last_seen_at = clock("Last observation of the day.", sources=_ASSETS + "observed_at")
+    available_at = clock(_AVAILABLE, sources=_ASSETS + "ingested_at")
+
+
+class SymbolMap(Contract):
+    """Which asset a provider's id or a venue's ticker means, in the world and in our knowledge (bitemporal).
+
+    A row holds in the world from valid_from until valid_to, and was believed from recorded_at until superseded_at.
+    Both are times of the data, so that a rebuild gives the same rows.
+    """
+
+    table = _small_table("symbol_map", "source", "source_id", group="dimensions", cadence="when names change")
+
+    source = key(
+        "Provider or venue whose name it is.", sources=("refined.asset_symbols_daily.provider", _DAY_BARS + "venue")
+    )
+    source_id = key(
+        "The provider's id of the asset, or the venue's ticker.",
+        sources=("refined.asset_symbols_daily.provider_asset_id", _DAY_BARS + "market_id", _QUOTES + "market_id"),
+    )
+    source_symbol = text("The ticker there.", sources="refined.asset_symbols_daily.symbol")
+    asset_id = text("Our stable id of the asset.", sources="refined.asset_symbols_daily.asset_id")
+    valid_from = clock(
+        "From when the name means the asset.",
+        primary_key=True,
+        sources=("refined.asset_symbols_daily.first_seen_at", _DAY_BARS + "opened_at", _QUOTES + "observed_at"),
+    )
+    valid_to = clock(
+        "Until when; null while it does.", nullable=True, sources="refined.asset_symbols_daily.first_seen_at"
+    )
+    recorded_at = clock(
+        "From when the data told so.",
+        primary_key=True,
+        sources=("refined.asset_symbols_daily.first_seen_at", _DAY_BARS + "opened_at", _QUOTES + "observed_at"),
+    )
+    superseded_at = clock(
+        "When they told otherwise; null for what is believed now.",
+        nullable=True,
+        sources="refined.asset_symbols_daily.first_seen_at",
+    )
+    method = text(
+        "manual (a table of known names), provider (its own statement) or rule (best rank among the ticker's bearers).",
+        sources="refined.asset_symbols_daily.rank",
+    )
+    confidence = number(
+        "1 where it was stated; by rule less, the closer the next bearer's rank is.",
+        unit="1",
+        low=0,
+        high=1,
+        sources="refined.asset_symbols_daily.rank",
+    )
+
+
+class DimMarket(Contract):
+    """Markets of venues: what is traded for what, by which assets that is today, and when it was seen."""
+
+    table = _small_table("dim_market", "market_id", group="dimensions", cadence="when markets appear")
+
+    market_id = key(
+        "venue:BASE/QUOTE in the venue's own tickers.", sources=(_DAY_BARS + "market_id", _QUOTES + "market_id")
+    )
+    venue = text("Venue, or the provider that aggregates venues.", sources=(_DAY_BARS + "venue", _QUOTES + "market_id"))
+    base_symbol = text(
+        "The venue's ticker of what is traded.", sources=(_DAY_BARS + "market_id", _QUOTES + "market_id")
+    )
+    quote_symbol = text(
+        "The venue's ticker of what it is priced in.", sources=(_DAY_BARS + "market_id", _QUOTES + "market_id")
+    )
+    base_asset_id = text(
+        "What is traded; null where no asset is known by that ticker.",
+        nullable=True,
+        sources="refined.symbol_map.asset_id",
+    )
+    quote_asset_id = text(
+        "What it is priced in; null where no asset is known by that ticker.",
+        nullable=True,
+        sources="refined.symbol_map.asset_id",
+    )
+    first_seen_on = day("UTC day of the first bar or quote.")
+    last_seen_on = day("UTC day of the last bar or quote.")
+    status = text(
+        "active, or quiet where the market is missing from the newest two days of its venue.",
+        sources=(_DAY_BARS + "opened_at", _QUOTES + "observed_at"),
+    )
+
+
+class LatestQuotes(Contract):
+    """The newest quote of each market within the newest two days of quotes."""
+
+    table = _small_table("latest_quotes", "market_id", group="venues")
+
+    provider = key("Provider that stated the quote.", sources=_QUOTES + "provider")
+    market_id = key("venue:FROM/TO.", sources=_QUOTES + "market_id")
+    from_currency_code = text("Ticker of what is priced.", sources=_QUOTES + "from_currency_code")
+    to_currency_code = text("Ticker of what it is priced in.", sources=_QUOTES + "to_currency_code")
+    exchange_rate = money("Rate, or the last traded price.", unit="quote", sources=_QUOTES + "exchange_rate")
+    bid_price = money("Best bid.", unit="quote", nullable=True, sources=_QUOTES + "bid_price")
+    ask_price = money("Best ask.", unit="quote", nullable=True, sources=_QUOTES + "ask_price")
+    mid_price = money(
+        "Half way between bid and ask.",
+        unit="quote",
+        nullable=True,
+        sources=(_QUOTES + "bid_price", _QUOTES + "ask_price"),
+    )
+    spread_bps = number(
+        "Ask less bid, in ten-thousandths of the mid; below zero where they cross.",
+        unit="bps",
+        nullable=True,
+        sources=(_QUOTES + "bid_price", _QUOTES + "ask_price"),
+    )
+    observed_at = clock("Provider's time of the quote.", sources=_QUOTES + "observed_at")
+    available_at = clock(_AVAILABLE, sources=_QUOTES + "ingested_at")
+
+
+class Ohlcv(Contract):
+    """Columns of every table of bars. A bar covers ``[opened_at, opened_at + length)``; nothing is filled in.
+
+    Each bar is made of the finest source that covers it whole, else of the one that covers most of it: trades, 1m
+    candles, coarser candles. A minute that a venue states as empty (no volume) is an observation and counts as one, but
+    its price, which is the one before, does not enter coarser bars. ``vwap`` is ``volume_quote / volume_base`` rounded
+    to 18 digits, and re-weighted in that way by every roll-up; null where nothing was traded or the venue does not
+    state the value traded.
+    """
+
+    venue = slug("Venue, or the provider that aggregates venues.", sources=(_CANDLES + "venue", _TRADES + "venue"))
+    market_id = slug(
+        "venue:BASE/QUOTE in the venue's own tickers.",
+        pattern=MARKET_ID,
+        sources=(_CANDLES + "market_id", _TRADES + "market_id"),
+    )
+    opened_at = clock(
+        "Start of the bar, UTC.", primary_key=True, sources=(_CANDLES + "opened_at", _TRADES + "traded_at")
+    )
+    open = money("First price.", unit="quote", kind=Kind.INTERVAL, sources=(_CANDLES + "open", _TRADES + "price"))
+    high = money("Highest price.", unit="quote", kind=Kind.INTERVAL, sources=(_CANDLES + "high", _TRADES + "price"))
+    low = money("Lowest price.", unit="quote", kind=Kind.INTERVAL, sources=(_CANDLES + "low", _TRADES + "price"))
+    close = money("Last price.", unit="quote", kind=Kind.INTERVAL, sources=(_CANDLES + "close", _TRADES + "price"))
+    volume_base = money(
+        "Amount traded.", unit="base", kind=Kind.INTERVAL, sources=(_CANDLES + "volume_base", _TRADES + "quantity")
+    )
+    volume_quote = money(
+        "Value traded; null where a part of it is not stated.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=(_CANDLES + "volume_quote", _TRADES + "price", _TRADES + "quantity"),
+    )
+    n_trades = count(
+        "Trades; null where a part of them is not counted.",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        wide=True,
+        sources=(_CANDLES + "n_trades", _TRADES + "n_trades"),
+    )
+    vwap = money(
+        "Volume-weighted average price.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=(_CANDLES + "volume_quote", _CANDLES + "volume_base", _TRADES + "price", _TRADES + "quantity"),
+    )
+    taker_buy_base = money(
+        "Amount bought by takers; null where a part of it is not stated.",
+        unit="base",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=(_CANDLES + "taker_buy_base", _TRADES + "taker_side"),
+    )
+    is_closed = flag(
+        "Whether something it is made of arrived after its end, so that it was over.",
+        sources=(_CANDLES + "ingested_at", _TRADES + "ingested_at"),
+    )
+    source_kind = text(
+        "trades, or candles_1m to candles_1mo: the coarsest of what it is made of.",
+        sources=(_CANDLES + "interval", _TRADES + "trade_id"),
+    )
+    n_obs = count(
+        "Minutes of it that are observed: with a trade, or within a candle.",
+        unit="min",
+        kind=Kind.INTERVAL,
+        low=1,
+        sources=(_CANDLES + "opened_at", _TRADES + "traded_at"),
+    )
+    n_expected = count("Minutes that it has.", unit="min", kind=Kind.INTERVAL, low=1, sources=_CANDLES + "interval")
+    completeness = number(
+        "Share of its minutes that is observed.",
+        unit="1",
+        low=0,
+        high=1,
+        sources=(_CANDLES + "opened_at", _TRADES + "traded_at"),
+    )
+    observed_at = clock(
+        "End of the last minute or candle in it.", sources=(_CANDLES + "opened_at", _TRADES + "traded_at")
+    )
+    available_at = clock(
+        "Earliest moment anyone could have used the whole bar: its end, or the newest arrival among its inputs if later.",
+        sources=(_CANDLES + "ingested_at", _TRADES + "ingested_at"),
+    )
+    date = day("UTC day of opened_at.")
+
+
+class OhlcvByMonth(Ohlcv):
+    """Bars in partitions of a month."""
+
+    month = period("UTC month of opened_at; the partition.")
+
+
+class OhlcvByYear(Ohlcv):
+    """Bars in partitions of a year."""
+
+    year = period("UTC year of opened_at; the partition.")
+
+
+def _bar_table(interval: str, partition: str, *, bucket: str | None = None, clock: str | None = "opened_at") -> Table:
+    return Table(
+        zone=Zone.REFINED,
+        name=f"ohlcv_{interval}",
+        group="venues",
+        cadence="every 5 minutes, and backfills",
+        write=Write.REPLACE,
+        partition_by=(partition,),
+        sort_by=("venue", "market_id", "opened_at"),
+        clock=clock,
+        bucket=bucket,
+    )
+
+
+class Ohlcv1m(OhlcvByMonth):
+    """Bars of a minute, from trades where they agree with the venue's own candle, else from that candle."""
+
+    table = _bar_table("1m", "month")
+
+
+class Ohlcv5m(OhlcvByMonth):
+    """Bars of 5 minutes, from bars of a minute and the venues' own candles."""
+
+    table = _bar_table("5m", "month")
+
+
+class Ohlcv15m(OhlcvByMonth):
+    """Bars of 15 minutes, from bars of 5 minutes and the venues' own candles."""
+
+    table = _bar_table("15m", "month")
+
+
+class Ohlcv1h(OhlcvByYear):
+    """Bars of an hour, from bars of 15 minutes and the venues' own candles."""
+
+    table = _bar_table("1h", "year")
+
+
+class Ohlcv4h(OhlcvByYear):
+    """Bars of 4 hours, from bars of an hour and the venues' own candles."""
+
+    table = _bar_table("4h", "year", bucket="4h")
+
+
+class Ohlcv1d(OhlcvByYear):
+    """Bars of a UTC day, from bars of 4 hours and the venues' own candles."""
+
+    table = _bar_table("1d", "year", bucket="1d", clock=None)
+
+
+class Ohlcv1w(OhlcvByYear):
+    """Bars of a week from Monday, from bars of a day and the venues' own candles."""
+
+    table = _bar_table("1w", "year", bucket="1w", clock=None)
+
+
+class Ohlcv1mo(OhlcvByYear):
+    """Bars of a UTC calendar month, from bars of a day and the venues' own candles."""
+
+    table = _bar_table("1mo", "year", bucket="1mo", clock=None)
+
+
+class PriceDaily(Contract):
+    """One price of an asset for a UTC day, agreed on by independent sources: the median of their prices at its end.
+
+    A source is a venue (its most traded market of the asset, in USD or converted by the day's price of what it is
+    quoted in) or a provider's last snapshot. Sources beyond ``max(5 x MAD, 50 bps)`` of the median are left out.
+    """
+
+    table = _window_table("price_daily", "asset_id", "date")
+
+    asset_id = key("Our stable id of the asset.", sources=("refined.symbol_map.asset_id", _HOURLY + "asset_id"))
+    date = day("UTC day; the partition.", primary_key=True)
+    price_usd = money(
+        "Median of the sources; null where unpriced.",
+        nullable=True,
+        sources=(_DAY_BARS + "close", _HOURLY + "close_usd", _DAILY + "close_usd"),
+    )
+    status = text(
+        "ok; single_source; disputed (half of the sources lie further than 50 bps from the median); stale (no source "
+        "saw the end of the day); unpriced (traded only against what has no USD price).",
+        sources=(_DAY_BARS + "observed_at", _HOURLY + "observed_at", _DAILY + "source_kind"),
+    )
+    n_sources = count(
+        "Sources that the price is of.",
+        kind=Kind.INTERVAL,
+        sources=(_DAY_BARS + "venue", _HOURLY + "provider", _DAILY + "provider"),
+    )
+    n_outliers = count(
+        "Sources left out as too far off.",
+        kind=Kind.INTERVAL,
+        sources=(_DAY_BARS + "close", _HOURLY + "close_usd", _DAILY + "close_usd"),
+    )
+    mad_bps = number(
+        "Spread of all sources: 1.4826 x their median absolute deviation, in ten-thousandths of the median.",
+        unit="bps",
+        nullable=True,
+        low=0,
+        sources=(_DAY_BARS + "close", _HOURLY + "close_usd", _DAILY + "close_usd"),
+    )
+    depeg_bps = number(
+        "How far a stablecoin that prices were converted from (or that the asset is) was from 1 USD: the furthest.",
+        unit="bps",
+        nullable=True,
+        sources=(_DAY_BARS + "close", _HOURLY + "close_usd"),
+    )
+    sources = text(
+        "Names of the sources that the price is of, comma-separated.",
+        sources=(_DAY_BARS + "venue", _HOURLY + "provider", _DAILY + "provider"),
+    )
+    observed_at = clock(
+        "Time of the newest price among them.", sources=(_DAY_BARS + "observed_at", _HOURLY + "observed_at")
+    )
+    available_at = clock(
+        _AVAILABLE, sources=(_DAY_BARS + "available_at", _HOURLY + "available_at", _DAILY + "available_at")
+    )
+
+
 TABLES: tuple[type[Contract], ...] = (
     DimAsset,
     DimExchange,
@@ -485,4 +840,22 @@ TABLES: tuple[type[Contract], ...] = (
     Movers,
     AssetVenuesDaily,
     AssetAvailability,
+    AssetSymbolsDaily,
+    SymbolMap,
+    DimMarket,
+    LatestQuotes,
+    Ohlcv1m,
+    Ohlcv5m,
+    Ohlcv15m,
+    Ohlcv1h,
+    Ohlcv4h,
+    Ohlcv1d,
+    Ohlcv1w,
+    Ohlcv1mo,
+    PriceDaily,
 )
+
+# The bars of each length.
+BARS: dict[str, type[Ohlcv]] = {
+    table.table.name.removeprefix("ohlcv_"): table for table in TABLES if issubclass(table, Ohlcv)
+}
