@@ -20,7 +20,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -264,27 +264,32 @@ class ObjectSlot:
         self._uri = uri
         self._place = {"Bucket": parts.netloc, "Key": parts.path.strip("/")}
         # A session of its own: ticks are evaluated in threads, and the default session is not made for them.
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=options.get("AWS_ENDPOINT_URL"),
-            region_name=options.get("AWS_REGION"),
-            aws_access_key_id=options.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=options.get("AWS_SECRET_ACCESS_KEY"),
-            aws_session_token=options.get("AWS_SESSION_TOKEN"),
-            config=Config(
+        self._session: Any = boto3.session.Session()
+        self._options = {
+            "endpoint_url": options.get("AWS_ENDPOINT_URL"),
+            "region_name": options.get("AWS_REGION"),
+            "aws_access_key_id": options.get("AWS_ACCESS_KEY_ID"),
+            "aws_secret_access_key": options.get("AWS_SECRET_ACCESS_KEY"),
+            "aws_session_token": options.get("AWS_SESSION_TOKEN"),
+            "config": Config(
                 connect_timeout=_CONNECT_S,
                 read_timeout=_READ_S,
                 retries={"mode": "standard", "total_max_attempts": _STORE_TRIES},
             ),
-        )
+        }
+
+    def _client(self) -> Any:
+        """A client for one request: ticks are minutes apart, and no connection is kept open for so long."""
+        return closing(self._session.client("s3", **self._options))
 
     def read(self) -> tuple[bytes, str] | None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = self._client.get_object(**self._place)
-            with answer["Body"] as body:
-                return body.read(_MAX_BYTES), answer["ETag"]
+            with self._client() as client:
+                answer = client.get_object(**self._place)
+                with answer["Body"] as body:
+                    return body.read(_MAX_BYTES), answer["ETag"]
         except (BotoCoreError, ClientError, OSError) as error:
             if _code(error) == "NoSuchKey":
                 return None
@@ -295,7 +300,8 @@ class ObjectSlot:
 
         condition = {"IfNoneMatch": "*"} if token is None else {"IfMatch": token}
         try:
-            self._client.put_object(**self._place, Body=body, ContentType="application/json", **condition)
+            with self._client() as client:
+                client.put_object(**self._place, Body=body, ContentType="application/json", **condition)
         except (BotoCoreError, ClientError) as error:
             if _code(error) in _LOST:
                 return False

@@ -265,8 +265,8 @@ def ticks(settings: Settings, clock: FixedClock, folder: Path) -> dict[str, dg.R
     told: dict[str, dg.RunRequest | dg.SkipReason] = {}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         for each in all_of_them:
-            context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOON)
-            answer = each(context)
+            with dg.build_schedule_context(instance=instance, scheduled_execution_time=NOON) as context:
+                answer = each(context)
             told[each.name] = answer[0] if isinstance(answer, list) else answer  # type: ignore[assignment]
     return told
 
@@ -291,14 +291,14 @@ def test_ticks_start_runs_here_and_are_skipped_elsewhere(settings: Settings, clo
 
 
 def test_maintenance_respects_a_lease_and_takes_none(settings: Settings, clock: FixedClock) -> None:
-    slot = slot_of(settings.lake_root, {})
-    context = dg.build_schedule_context(scheduled_execution_time=NOON)
-    assert isinstance(schedules.maintenance(settings, clock)(context), dg.RunRequest)
-    assert look(slot) is None
-    hold(slot, THERE, clock, LENGTH)
-    assert isinstance(schedules.maintenance(settings, clock)(context), dg.SkipReason)
-    clock.sleep(LENGTH.total_seconds())
-    assert isinstance(schedules.maintenance(settings, clock)(context), dg.RunRequest)
+    slot, maintenance = slot_of(settings.lake_root, {}), schedules.maintenance(settings, clock)
+    with dg.build_schedule_context(scheduled_execution_time=NOON) as context:
+        assert isinstance(maintenance(context), dg.RunRequest)
+        assert look(slot) is None
+        hold(slot, THERE, clock, LENGTH)
+        assert isinstance(maintenance(context), dg.SkipReason)
+        clock.sleep(LENGTH.total_seconds())
+        assert isinstance(maintenance(context), dg.RunRequest)
 
 
 def test_a_tick_without_a_store_is_skipped_in_one_line(
