@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import deltalake
 import polars as pl
 import pytest
 
-from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError, UsageError
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
 from crypto_assets.resources.query import QueryEngine, tables_in
 
 STATISTICS = {"delta.dataSkippingStatsColumns": "asset_id,observed_at"}
@@ -426,6 +427,30 @@ def test_the_tables_of_a_statement_are_told_without_opening_them() -> None:
     assert tables_in("select * from (with q as (select 1 as i) select * from q) t, q") == {"q"}
     with pytest.raises(UsageError, match="DROP is refused"):
         tables_in("drop table x")
+
+
+@pytest.mark.parametrize("size", [100, 3])
+def test_a_file_that_is_damaged_on_the_way_is_no_fault_of_the_statement(tmp_path: Path, size: int) -> None:
+    deltalake.write_deltalake(tmp_path / "t", DAILY, partition_by="date", configuration=STATISTICS)
+    with QueryEngine({"refined.t": str(tmp_path / "t")}) as engine:
+        for file in (tmp_path / "t").rglob("*.parquet"):
+            os.truncate(file, size)
+        with pytest.raises(DataError, match="a data file is damaged; nothing was read or written; run crypto-assets"):
+            engine.query("select * from refined.t")
+
+
+def test_what_is_known_of_a_tables_files_is_asked_before_it_is_opened(lake: dict[str, str]) -> None:
+    asked: list[str] = []
+
+    def require_whole(name: str) -> None:
+        asked.append(name)
+        raise DataError("cut short", where=name, safe="nothing was read", hint="mend it")
+
+    with QueryEngine(lake, VIEWS, require_whole=require_whole) as engine:
+        with pytest.raises(DataError, match="cut short"):
+            engine.query("select * from refined.asset_daily where date = date '2026-01-02'")
+        assert engine.query("select 1 as one")["one"].to_list() == [1]
+    assert asked == ["refined.asset_daily"]
 
 
 @pytest.mark.s3
