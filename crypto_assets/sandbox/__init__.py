@@ -8,9 +8,23 @@
 Belongs here: what the demo and the tests use. Reading order: ``source.py``, ``market.py``, ``app.py``.
 """
 
+from crypto_assets.sandbox.events import Events, Hole, Listing, Outage, Restatement
 from crypto_assets.sandbox.faults import Fault
 from crypto_assets.sandbox.market import Change, Market
 from crypto_assets.sandbox.recording import Recording
 from crypto_assets.sandbox.server import Sandbox, run_forever, serve
 
-__all__ = ["Change", "Fault", "Market", "Recording", "Sandbox", "run_forever", "serve"]
+__all__ = [
+    "Change",
+    "Events",
+    "Fault",
+    "Hole",
+    "Listing",
+    "Market",
+    "Outage",
+    "Recording",
+    "Restatement",
+    "Sandbox",
+    "run_forever",
+    "serve",
+]

@@ -3,7 +3,7 @@
 Belongs here: paths, parameters, limits, envelopes and error bodies. What is answered comes from a source
 (``market.py``, ``recording.py``), how an answer is spoiled from ``faults.py``, listening from ``server.py``.
 
-Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults, calls.
+Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults, events, calls.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from crypto_assets.sandbox import faults as fault_kinds
+from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault, spoil
 from crypto_assets.sandbox.market import CANDLE_INTERVALS, HISTORY_INTERVALS, Market
-from crypto_assets.sandbox.replies import ShortBody, bytes_reply, json_reply, refusal
+from crypto_assets.sandbox.replies import broken_off, json_reply, refusal
 from crypto_assets.sandbox.services import mounts
 from crypto_assets.sandbox.source import NotServedError, Row, Source, Version
 from crypto_assets.sandbox.state import Clock, SandboxState
@@ -245,13 +246,7 @@ class _Desk:
             return json_reply(refused.status, {**body, "timestamp": stamp} if refused.is_stamped else body)
         for fault in struck:
             data = _spoiled(fault, data)
-        response = json_reply(200, {"data": data, "timestamp": stamp})
-        kinds = {fault.kind for fault in struck}
-        if "truncated" in kinds:
-            return bytes_reply(200, bytes(response.body)[: len(response.body) // 2])
-        if "short_body" in kinds:
-            return ShortBody(bytes(response.body), 200, media_type="application/json")
-        return response
+        return broken_off(json_reply(200, {"data": data, "timestamp": stamp}), struck)
 
 
 def create_app(
@@ -295,6 +290,10 @@ def _control(state: SandboxState) -> list[Route]:
         state.set_faults(wanted)
         return json_reply(200, {"faults": len(wanted)})
 
+    async def events(request: Request) -> Response:
+        state.events = msgspec.json.decode(await request.body(), type=Events)
+        return json_reply(200, state.events)
+
     async def calls(request: Request) -> Response:
         if request.method == "DELETE":
             state.forget_calls()
@@ -304,6 +303,7 @@ def _control(state: SandboxState) -> list[Route]:
         Route("/_sandbox/health", health, methods=["GET"]),
         Route("/_sandbox/clock", _checked(clock), methods=["PUT"]),
         Route("/_sandbox/faults", _checked(faults), methods=["PUT"]),
+        Route("/_sandbox/events", _checked(events), methods=["PUT"]),
         Route("/_sandbox/calls", calls, methods=["GET", "DELETE"]),
     ]
 

@@ -6,7 +6,7 @@ answer is ``app.py``'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -33,6 +33,11 @@ Kind = Literal[
     "missing_field",  # the price arrives under another name
     "not_a_record",  # a bare number among the records
     "empty_list",
+    "geo_block",  # 451: the venue does not serve this country
+    "ban",  # 418 after too many refused calls; Retry-After says how long
+    "checksum_mismatch",  # the archive's checksum is of another file
+    "restated",  # the archive's file changes, and its checksum with it
+    "missing_day",  # the archive has no such file
 ]
 # CoinCap's endpoints (assets, history, ...), another provider's as `service.endpoint`, or `*` for every one.
 Endpoint = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]+(\.[a-z0-9_]+)?)$")]
@@ -46,8 +51,9 @@ PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fault: it skips the first ``after`` answers of its endpoint, then hits ``times`` (None: all others).
 
-    ``offset`` narrows it to the page that starts there; ``seconds`` is how long a ``stall`` lasts. Records of
-    both versions are hit alike.
+    ``offset`` narrows it to the page that starts there, ``subject`` to answers about what has this in its name (a
+    venue's symbol, an archive's file); ``seconds`` is how long a ``stall`` lasts. Records of both versions are hit
+    alike.
     """
 
     kind: Kind
@@ -56,6 +62,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: int = 0
     offset: int | None = None
     seconds: float = 5.0
+    subject: str | None = None
 
 
 class FaultSwitch:
@@ -64,11 +71,13 @@ class FaultSwitch:
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = [(fault, [0]) for fault in faults]
 
-    def strike(self, endpoint: str, offset: int) -> list[Fault]:
+    def strike(self, endpoint: str, offset: int, subject: str = "") -> list[Fault]:
         """The faults that hit this answer, in the order they were given; counts the answer."""
         hits = []
         for fault, seen in self._faults:
             if fault.endpoint not in ("*", endpoint) or fault.offset not in (None, offset):
+                continue
+            if fault.subject is not None and fault.subject not in subject:
                 continue
             seen[0] += 1
             if fault.after < seen[0] and (fault.times is None or seen[0] <= fault.after + fault.times):
@@ -101,6 +110,12 @@ def spoil(kind: Kind, rows: list[Row]) -> list[object]:
     if kind in whole:
         return whole[kind]()
     return [*rows[:middle], _spoiled(kind, rows[middle]), *rows[middle + 1 :]]
+
+
+def spoil_columns(kind: Kind, names: Sequence[str], rows: list[list[object]]) -> list[object]:
+    """``spoil`` for records that are written as lists: ``names`` are the columns', known ones or not."""
+    spoiled = spoil(kind, [dict(zip(names, row, strict=True)) for row in rows])
+    return [list(row.values()) if isinstance(row, dict) else row for row in spoiled]
 
 
 def _renamed(name: str) -> str:

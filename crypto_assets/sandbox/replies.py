@@ -44,3 +44,14 @@ def json_reply(status: int, body: object, headers: Mapping[str, str] | None = No
 def bytes_reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """The body as it is, said to be JSON."""
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def broken_off(response: Response, struck: list[Fault]) -> Response:
+    """The answer as it is, or cut in the middle, or ended before its promised length, as the faults will."""
+    kinds = {fault.kind for fault in struck}
+    body, kind = bytes(response.body), response.media_type
+    if "truncated" in kinds:
+        return Response(body[: len(body) // 2], response.status_code, media_type=kind)
+    if "short_body" in kinds:
+        return ShortBody(body, response.status_code, media_type=kind)
+    return response

@@ -19,6 +19,7 @@ from typing import Any
 
 from crypto_assets.errors import TransientError, UsageError
 from crypto_assets.sandbox.app import create_app
+from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault
 from crypto_assets.sandbox.source import Source
 from crypto_assets.sandbox.state import Clock, SandboxState
@@ -51,6 +52,10 @@ class Sandbox:
     def set_faults(self, faults: list[Fault]) -> None:
         """Replace all faults."""
         self.state.set_faults(faults)
+
+    def set_events(self, events: Events) -> None:
+        """Replace what happened at the venues: outages, listings, holes, restated files."""
+        self.state.events = events
 
     def calls(self) -> dict[str, Any]:
         """``{"calls": {endpoint: count}, "credits": used}`` since the start or ``forget_calls``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault, FaultSwitch
 from crypto_assets.sandbox.replies import refusal
 
@@ -30,6 +31,9 @@ class SandboxState:
         self.clock = clock
         self._frozen: datetime | None = None
         self.faults = FaultSwitch([])
+        self.events = Events()
+        # Calls, or weight of calls, a minute by service, where a test wants another number than the service's own.
+        self.limits: dict[str, int] = {}
         self.forget_calls()
 
     def now(self) -> datetime:
@@ -53,6 +57,7 @@ class SandboxState:
         self._month: tuple[int, int] | None = None
         self._used: Counter[str] = Counter()
         self._recent: dict[str, deque[datetime]] = {}
+        self._metered: dict[str, tuple[datetime, int]] = {}
 
     def calls(self) -> dict[str, Any]:
         """``{"calls": {endpoint: count}, "credits": used}``: every call, refused ones too, over all keys."""
@@ -62,13 +67,14 @@ class SandboxState:
         """Note that a call arrived."""
         self._counts[endpoint] += 1
 
-    async def met(self, endpoint: str) -> tuple[Response | None, list[Fault]]:
+    async def met(self, endpoint: str, subject: str = "") -> tuple[Response | None, list[Fault]]:
         """Count a call of another provider's endpoint; the refusal of a fault that leaves no room for data, and all.
 
-        A stall has been slept through when this returns.
+        ``subject`` is what the call is about, in the provider's words. A stall has been slept through when this
+        returns.
         """
         self.count(endpoint)
-        struck = self.faults.strike(endpoint, 0)
+        struck = self.faults.strike(endpoint, 0, subject)
         for fault in struck:
             if fault.kind == "stall":
                 await asyncio.sleep(fault.seconds)
@@ -84,6 +90,15 @@ class SandboxState:
             return max(1, math.ceil((recent[0] + _MINUTE - now).total_seconds()))
         recent.append(now)
         return 0
+
+    def metered(self, service: str, weight: int) -> tuple[int, int]:
+        """The weight used in this minute of the clock with this call's, and the whole seconds until the next minute."""
+        now = self.clock().astimezone(UTC)
+        minute = now.replace(second=0, microsecond=0)
+        since, used = self._metered.get(service, (minute, 0))
+        used = weight + (used if since == minute else 0)
+        self._metered[service] = (minute, used)
+        return used, math.ceil((minute + _MINUTE - now).total_seconds())
 
     def used(self, key: str) -> int:
         """Credits that the key used in this calendar month (UTC)."""

@@ -4,8 +4,8 @@
     tape.markets                                               # {"binance:BTC/USDT": SpotMarket, ...}
     tape.trades(market_id, start, end)  -> Trades              # aggregate trades in [start, end), by time
     tape.candles(market_id, interval, start, end, until=now, is_filled=False) -> Candles   # opened in [start, end)
-    tape.quote(market_id, at) -> Quote | None                  # bid and ask at a moment; None before the first trade
-    tape.day_statistics(market_id, at)                         # the 24 hours before `at`, as one candle and its ids
+    tape.quote(market_id, microseconds(at)) -> Quote | None    # bid and ask at a moment; None before the first trade
+    aggregate(trades, interval) -> Candles                     # what these trades make
     INTERVALS                                                  # 1s to 1mo
     candles.records(), trades.records()                        # rows as dicts of Decimals and aware datetimes
 
@@ -33,13 +33,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto_assets.sandbox.events import Events, Restatement
+from crypto_assets.sandbox.events import Events, Place, Restatement
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.noise import scrambled, scrambled_at
 from crypto_assets.sandbox.spot import OPENED, SpotMarket, spot_markets
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Spans = Sequence[tuple[int, int]]
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
@@ -75,6 +76,14 @@ _HALF_SPREAD = 2e-5
 _EXTRAS = 4  # one raw trade more for every so many aggregates
 _TAIL = 0.99  # amounts spread over two decades
 _MISSING = 16  # a file before its restatement lacks one trade in so many
+
+
+def within(times: Ints, spans: Spans) -> Bools:
+    """Which times lie in one of the spans [start, end)."""
+    found = np.zeros(len(times), dtype=np.bool_)
+    for start, end in spans:
+        found |= (times >= start) & (times < end)
+    return found
 
 
 def microseconds(at: datetime) -> int:
@@ -123,6 +132,24 @@ class Trades:
             self.first_id[chosen],
             self.last_id[chosen],
             self.is_buyer_maker[chosen],
+        )
+
+    def split(self) -> Trades:
+        """The raw trades in the aggregates: one time, price and side, amounts that add up; ``first_id`` is the id."""
+        n_raw = self.last_id - self.first_id + 1
+        parent = np.repeat(np.arange(len(self), dtype=np.int64), n_raw)
+        number = self.first_id[parent] + np.arange(len(parent), dtype=np.int64) - (np.cumsum(n_raw) - n_raw)[parent]
+        share = (self.amount // n_raw)[parent]
+        share[np.cumsum(n_raw) - n_raw] += self.amount % n_raw  # the first takes what does not divide
+        return Trades(
+            self.spot,
+            self.agg_id[parent],
+            self.time_us[parent],
+            self.price[parent],
+            share,
+            number,
+            number,
+            self.is_buyer_maker[parent],
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -277,31 +304,43 @@ class Tape:
         parts[-1] = parts[-1].where(slice(None, last))
         return parts[0] if len(parts) == 1 else _joined(spot, parts)
 
-    def trades_from_id(self, market_id: str, agg_id: int, n: int, until: datetime) -> Trades:
-        """Up to ``n`` aggregate trades from an id on, before ``until``."""
+    def begins(self, market_id: str) -> int:
+        """When the market was listed, in microseconds."""
+        return self._life(self.markets[market_id])[0]
+
+    def first_trades(self, market_id: str, start: int, end: int, n: int) -> Trades:
+        """The first ``n`` aggregate trades in [start, end) microseconds."""
+        listed, delisted = self._life(self.markets[market_id])
+        start, end = max(start, listed), min(end, delisted)
+        found: list[Trades] = []
+        while start < end and sum(map(len, found)) < n:
+            stop = min(end, (start // DAY_US + 1) * DAY_US)
+            found.append(self.trades_us(market_id, start, stop))
+            start = stop
+        return _joined(self.markets[market_id], found).where(slice(None, n))
+
+    def trades_from_id(self, market_id: str, agg_id: int, n: int, until: int) -> Trades:
+        """Up to ``n`` aggregate trades from an id on, before ``until`` microseconds."""
         spot = self.markets[market_id]
-        low, high = microseconds(OPENED) // DAY_US, microseconds(until) // DAY_US
+        low, high = microseconds(OPENED) // DAY_US, until // DAY_US
         while low < high:  # the last day whose first id is not above the one wanted
             middle = (low + high + 1) // 2
             if self._ids_before(spot, middle)[0] <= agg_id:
                 low = middle
             else:
                 high = middle - 1
-        found: list[Trades] = []
-        day, end = low, microseconds(until)
-        while day * DAY_US < end and sum(len(part) for part in found) < n:
-            part = self.trades_us(market_id, day * DAY_US, min(end, (day + 1) * DAY_US))
-            found.append(part.where(part.agg_id >= agg_id))
-            day += 1
-        return _joined(spot, found).where(slice(None, n))
+        # What is left of that day may be fewer than wanted: its first trades are skipped, not counted.
+        skipped = max(0, agg_id - self._ids_before(spot, low)[0])
+        found = self.first_trades(market_id, low * DAY_US, until, n + skipped)
+        return found.where(found.agg_id >= agg_id).where(slice(None, n))
 
-    def last_trades(self, market_id: str, n: int, until: datetime) -> Trades:
-        """The ``n`` aggregate trades before ``until``, by time; fewer where there were no more."""
+    def last_trades(self, market_id: str, n: int, until: int) -> Trades:
+        """The ``n`` aggregate trades before ``until`` microseconds, by time; fewer where there were no more."""
         spot = self.markets[market_id]
         found: list[Trades] = []
-        end = microseconds(until)
-        first = self._life(spot)[0]
-        while end > first and sum(len(part) for part in found) < n:
+        listed, delisted = self._life(spot)
+        end = min(until, delisted)
+        while end > listed and sum(map(len, found)) < n:
             start = (end - 1) // DAY_US * DAY_US
             found.insert(0, self.trades_us(market_id, start, end))
             end = start
@@ -310,11 +349,12 @@ class Tape:
 
     def as_published(self, trades: Trades, restatements: Sequence[Restatement]) -> Trades:
         """What a file said of these trades before the given restatements corrected it."""
-        missing = np.zeros(len(trades), dtype=np.bool_)
-        for restatement in restatements:
-            if restatement.market_id == trades.spot.market_id:
-                start, end = microseconds(restatement.start), microseconds(restatement.end)
-                missing |= (trades.time_us >= start) & (trades.time_us < end)
+        spans = [
+            (microseconds(each.start), microseconds(each.end))
+            for each in restatements
+            if each.market_id == trades.spot.market_id
+        ]
+        missing = within(trades.time_us, spans)
         missing &= scrambled_at(trades.spot.key ^ _MISSING, trades.agg_id) % np.uint64(_MISSING) == 0
         return trades.where(~missing)
 
@@ -347,6 +387,48 @@ class Tape:
             made = rolled_up(self._minutes(spot, low, high), interval)
         return self._filled(made, interval, low, high) if is_filled else made
 
+    def first_candles(
+        self, market_id: str, interval: str, start: int, end: int, *, n: int, until: int, hidden: Spans
+    ) -> Candles:
+        """The first ``n`` filled candles opened in [start, end) us, of the trades before ``until``.
+
+        ``hidden`` are spans whose candles are left out, and do not count.
+        """
+        spot = self.markets[market_id]
+        listed, delisted = self._life(spot)
+        start, end = max(start, opening(interval, listed)), min(end, until, delisted)
+        width = (n + 1) * (INTERVALS[interval] or 31 * DAY_US)
+        found: list[Candles] = []
+        while start < end and sum(map(len, found)) < n:
+            stop = min(end, start + width)
+            made = self.candles(market_id, interval, moment(start), moment(stop), until=moment(until), is_filled=True)
+            found.append(made.where(~within(made.opened_us, hidden)))
+            start, width = stop, 2 * width
+        return _joined_candles(spot, found).where(slice(None, n))
+
+    def last_candles(self, market_id: str, interval: str, end: int, *, n: int, until: int, hidden: Spans) -> Candles:
+        """The last ``n`` filled candles opened before ``end`` us, of the trades before ``until``; as above."""
+        spot = self.markets[market_id]
+        listed, delisted = self._life(spot)
+        first, end = opening(interval, listed), min(end, until, delisted)
+        width = (n + 1) * (INTERVALS[interval] or 31 * DAY_US)
+        found: list[Candles] = []
+        while first < end and sum(map(len, found)) < n:
+            start = max(first, end - width)
+            made = self.candles(market_id, interval, moment(start), moment(end), until=moment(until), is_filled=True)
+            found.insert(0, made.where(~within(made.opened_us, hidden)))
+            end, width = start, 2 * width
+        joined = _joined_candles(spot, found)
+        return joined.where(slice(max(0, len(joined) - n), None))
+
+    def hidden(self, market_id: str, place: Place, now: datetime) -> tuple[tuple[int, int], ...]:
+        """The spans (us) whose rows are not served at this place now."""
+        return tuple(
+            (microseconds(hole.start), microseconds(hole.end))
+            for hole in self.events.holes
+            if hole.market_id == market_id and place in hole.places and (hole.healed_at is None or now < hole.healed_at)
+        )
+
     def _minutes(self, spot: SpotMarket, start: int, end: int) -> Candles:
         """Minutes with a trade in [start, end); the ends may lie within a minute."""
         parts = []
@@ -373,7 +455,7 @@ class Tape:
         # The candle before each wanted one, or the trade before the range where there is none in it.
         place = np.searchsorted(made.opened_us, wanted, side="right") - 1
         if len(wanted) and place[0] < 0:
-            before = self.last_trades(spot.market_id, 1, moment(int(wanted[0])))
+            before = self.last_trades(spot.market_id, 1, int(wanted[0]))
             if len(before):
                 close_before = int(before.price[0])
             else:
@@ -393,8 +475,8 @@ class Tape:
 
     # The book and the day
 
-    def quote(self, market_id: str, at: datetime) -> Quote | None:
-        """Best bid and ask at a moment, around the last trade; None before there was one."""
+    def quote(self, market_id: str, at: int) -> Quote | None:
+        """Best bid and ask at a moment (microseconds), around the last trade; None before there was one."""
         last = self.last_trades(market_id, 1, at)
         if not len(last):
             return None
@@ -407,9 +489,8 @@ class Tape:
             max(1, bid), depth[0], ask, depth[1], price, int(last.amount[0]), int(last.last_id[0]), int(last.time_us[0])
         )
 
-    def day_statistics(self, market_id: str, at: datetime) -> tuple[Candles, Trades]:
-        """The trades of the 24 hours before ``at`` and the one candle they make (none where there were none)."""
-        end = microseconds(at)
+    def day_statistics(self, market_id: str, end: int) -> tuple[Candles, Trades]:
+        """The one candle that the 24 hours before ``end`` (microseconds) make, none without trades; and the trades."""
         trades = self.trades_us(market_id, end - DAY_US, end)
         return _bundled(trades, np.zeros(min(1, len(trades)), dtype=np.int64)), trades
 
