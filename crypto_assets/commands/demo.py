@@ -471,10 +471,10 @@ def _recorded_counts(lake: Lake) -> None:
 
 
 def _next(home: Path, place: str, *, is_shown: bool = True) -> None:
-    here = "this lake in" if is_shown else ""
+    here = "this lake in the Dagster UI" if is_shown else "the Dagster UI"
     output.line("Next:")
     if place == "s3":
-        output.line(f"  make up LAKE=s3                    its S3 server again, and {here} the Dagster UI")
+        output.line(f"  make up LAKE=s3                    its S3 server again, and {here}")
         output.line(f"  source {home / 's3' / 'env'}  while that runs, in another shell, for:")
     else:
         uri = home / "lake" if place == "dir" else place
@@ -482,7 +482,7 @@ def _next(home: Path, place: str, *, is_shown: bool = True) -> None:
     output.line("  crypto-assets quarantine show      the records that were refused, and why")
     output.line("  crypto-assets show refined.movers  any table; crypto-assets status lists them")
     if place == "dir":
-        output.line(f"  make up                            {here} the Dagster UI")
+        output.line(f"  make up                            {here}")
 
 
 def _teller(step: output.Step) -> Callable[[str], object]:
