@@ -48,7 +48,7 @@ _MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 500
 NAMES = {"1mo": "1M"}
 """What Binance's interface calls an interval, where it has another name (its archive says 1mo)."""
-_KLINE_NAMES = (
+KLINE_NAMES = (
     "time",
     "open",
     "high",
@@ -492,6 +492,6 @@ def _banned(seconds: int) -> Response:
 def _spoiled(fault: Fault, data: object) -> object:
     if not isinstance(data, list):
         return data
-    if all(isinstance(row, list) and len(row) == len(_KLINE_NAMES) for row in data):
-        return spoil_columns(fault.kind, _KLINE_NAMES, data)
+    if all(isinstance(row, list) and len(row) == len(KLINE_NAMES) for row in data):
+        return spoil_columns(fault.kind, KLINE_NAMES, data)
     return spoil(fault.kind, data) if all(isinstance(row, dict) for row in data) else data

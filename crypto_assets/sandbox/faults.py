@@ -84,6 +84,17 @@ class FaultSwitch:
                 hits.append(fault)
         return hits
 
+    def holding(self, endpoint: str, subject: str) -> list[Fault]:
+        """The faults that the next answer of an endpoint about this would meet, without counting one."""
+        return [
+            fault
+            for fault, seen in self._faults
+            if fault.endpoint == endpoint
+            and (fault.subject is None or fault.subject in subject)
+            and fault.after <= seen[0]
+            and (fault.times is None or seen[0] < fault.after + fault.times)
+        ]
+
 
 _KEYS: tuple[str, ...] = ("id", "exchangeId", "time", "period")
 _PRICES: tuple[str, ...] = ("priceUsd", "rateUsd", "volumeUsd", "priceQuote", "close")

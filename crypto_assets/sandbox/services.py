@@ -10,13 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Mount, Route
 
+from crypto_assets.sandbox import alpha_vantage, binance, binance_archive
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.state import SandboxState
 
 Service = Callable[[Market, SandboxState], Sequence[Route]]
 
 # Service name: its routes. The name is the first part of its paths and of its endpoints' names for faults and counts.
-SERVICES: Mapping[str, Service] = {}
+SERVICES: Mapping[str, Service] = {
+    "alpha_vantage": alpha_vantage.routes,
+    "binance": binance.routes,
+    "binance_archive": binance_archive.routes,
+}
 
 
 def mounts(market: Market, state: SandboxState) -> list[Mount]:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto_assets.sandbox.events import Events, Place, Restatement
+from crypto_assets.sandbox.events import Events, Place
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.noise import scrambled, scrambled_at
 from crypto_assets.sandbox.spot import OPENED, SpotMarket, spot_markets
@@ -347,16 +347,19 @@ class Tape:
         joined = _joined(spot, found)
         return joined.where(slice(max(0, len(joined) - n), None))
 
-    def as_published(self, trades: Trades, restatements: Sequence[Restatement]) -> Trades:
-        """What a file said of these trades before the given restatements corrected it."""
-        spans = [
+    def as_published(self, trades: Trades, unpublished: Spans) -> Trades:
+        """What a file said of these trades while the spans had not been corrected: one in sixteen is missing there."""
+        is_missing = within(trades.time_us, unpublished)
+        is_missing &= scrambled_at(trades.spot.key ^ _MISSING, trades.agg_id) % np.uint64(_MISSING) == 0
+        return trades.where(~is_missing)
+
+    def unpublished(self, market_id: str, now: datetime) -> tuple[tuple[int, int], ...]:
+        """The spans (us) of the archive that are still to be restated at that time."""
+        return tuple(
             (microseconds(each.start), microseconds(each.end))
-            for each in restatements
-            if each.market_id == trades.spot.market_id
-        ]
-        missing = within(trades.time_us, spans)
-        missing &= scrambled_at(trades.spot.key ^ _MISSING, trades.agg_id) % np.uint64(_MISSING) == 0
-        return trades.where(~missing)
+            for each in self.events.restatements
+            if each.market_id == market_id and now < each.at
+        )
 
     # Candles
 
@@ -369,10 +372,12 @@ class Tape:
         *,
         until: datetime | None = None,
         is_filled: bool = False,
+        unpublished: Spans = (),
     ) -> Candles:
         """Candles with start <= opening time < end, of the trades before ``until`` (None: of all).
 
-        The one that holds ``until`` is as far as it got; none opens at ``until`` or later.
+        The one that holds ``until`` is as far as it got; none opens at ``until`` or later. In the spans of
+        ``unpublished`` they are those of ``as_published``.
         """
         spot = self.markets[market_id]
         first, last = grid(interval, microseconds(start), microseconds(end))
@@ -381,8 +386,8 @@ class Tape:
         low, high = max(first, opening(interval, listed)), min(known, delisted)
         if high <= low:
             return _no_candles(spot)
-        if interval == "1s":
-            made = aggregate(self.trades_us(market_id, low, high), interval)
+        if interval == "1s" or unpublished:
+            made = aggregate(self.as_published(self.trades_us(market_id, low, high), unpublished), interval)
         else:
             made = rolled_up(self._minutes(spot, low, high), interval)
         return self._filled(made, interval, low, high) if is_filled else made
