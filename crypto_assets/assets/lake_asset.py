@@ -7,6 +7,8 @@ Asset functions hold no storage and no Dagster code; this is where both live. Wh
 * A day whose upstream has a failing blocking verdict in ``quality.check_results`` is not computed: the gate is data,
   and so it holds for a schedule's run, a backfill and a person's click alike.
 * A scheduled refresh of the day in progress replaces only the hours that hold something new.
+* Rows that cover more than an hour are computed and replaced by whole buckets, which may reach beyond the days asked
+  for, so that days in any order give one table.
 """
 
 from collections import Counter
@@ -36,8 +38,8 @@ from crypto_assets.tables.contract import (
     polars_schema,
     primary_key,
 )
-from crypto_assets.tables.quality import CheckResults, Quarantine
-from crypto_assets.tables.window import DAY, HOUR, Window, contiguous, months
+from crypto_assets.tables.quality import CheckResults, Quarantine, RevisionLedger
+from crypto_assets.tables.window import DAY, Window, bucket, contiguous, months, whole_buckets
 
 # An answer may land minutes after one that was asked for later: the hour of now, and the one before at its turn.
 RECENT_HOURS = 2
@@ -75,6 +77,11 @@ def whole(contract: type[Contract]) -> Input:
     return Input(contract, select)
 
 
+def current(contract: type[Contract]) -> Input:
+    """All rows of a small table that is merged as a whole."""
+    return Input(contract, lambda lake, _: lake.scan(contract))
+
+
 def newest_days(contract: type[Contract], n_days: int) -> Input:
     """The rows of the newest ``n_days`` that the table holds and that may be published, whatever the window."""
 
@@ -105,18 +112,33 @@ def lake_asset(
     sources = [i if isinstance(i, Input) else window_of(i) for i in inputs]
 
     def decorate(function: Callable[..., pl.LazyFrame]) -> dg.AssetsDefinition:
-        def work(lake: Lake, window: Window) -> Mapping[date, Mapping[str, int]]:
-            computed = function(*[source.select(lake, window) for source in sources])
+        def work(lake: Lake, asked: Window) -> Mapping[date, Mapping[str, int]]:
+            window = buckets_of(contract, asked)
+            computed = function(*[_published(source, lake, window, asked) for source in sources])
             rows = conform(contract, within(contract, window, computed).collect())
             if contract.table.write is Write.MERGE:
                 lake.merge(contract, rows)
                 return {day: {"rows": len(rows)} for day in window.days}
             lake.replace(contract, rows, window)
-            return by_day(window, rows=rows)
+            return by_day(asked, rows=rows)
 
         return asset_of(contract, [source.contract for source in sources], work)
 
     return decorate
+
+
+def buckets_of(contract: type[Contract], window: Window) -> Window:
+    """The window, wider where the table's rows cover more: it then begins and ends with a bucket."""
+    return whole_buckets(window, contract.table.bucket) if contract.table.bucket else window
+
+
+def _published(source: Input, lake: Lake, window: Window, asked: Window) -> pl.LazyFrame:
+    """The input's rows, but of days that nobody asked for only those that may be published."""
+    rows = source.select(lake, window)
+    if window == asked or source.contract.table.write is Write.MERGE:
+        return rows
+    stopped = {day for _, _, day, _ in blocking_failures(lake, [source.contract], window.days)}
+    return rows.filter(~pl.col("date").is_in(sorted(stopped))) if stopped else rows
 
 
 def settled_asset(contract: type[Contract], parsers: Mapping[type[Contract], Parse]) -> dg.AssetsDefinition:
@@ -165,7 +187,9 @@ def _require_an_accepted_pull(contract: type[Contract], settled: Settled, drifte
 
 def publish(lake: Lake, contract: type[Contract], settled: Settled, window: Window) -> None:
     """Make the window hold what was settled: the refused records first, so that no row is shown without them."""
-    lake.replace(Quarantine, settled.rejected, window, where={"table_name": contract.table.full_name})
+    where = {"table_name": contract.table.full_name}
+    lake.replace(Quarantine, settled.rejected, window, where=where)
+    lake.replace(RevisionLedger, settled.revisions, window, where=where)
     failpoint("after_quarantine_before_rows")
     lake.replace(contract, settled.rows, window)
 
@@ -194,9 +218,13 @@ def asset_of(
 
 
 def windows_of(contract: type[Contract], days: Iterable[date]) -> Iterator[Window]:
-    """The days as the windows that the table is computed in: long tables by the month, so that memory is bounded."""
+    """The days as the windows that the table is computed and judged in: long tables in parts, to bound memory."""
+    batch = contract.table.batch or (contract.table.period and "month")
     for window in contiguous(days):
-        yield from months(window) if contract.table.period else [window]
+        if batch == "day":
+            yield from (Window.of_day(day) for day in window.days)
+        else:
+            yield from months(window) if batch else [window]
 
 
 def asset_facts(contract: type[Contract], upstream: Sequence[type[Contract]] = ()) -> dict[str, Any]:
@@ -346,15 +374,17 @@ def hours_behind(
     """The hours of the window in which an input holds something newer than the table does, and the newest two.
 
     Also hours that only the table still holds. The newest two are computed each time, and written only where they
-    differ: an answer that landed late, or after our clock was set back, does not look newer.
+    differ: an answer that landed late, or after our clock was set back, does not look newer. Of a table whose rows
+    cover several hours it is such a bucket instead of an hour.
     """
-    ours = _newest_arrivals(lake, contract, window).rename({"arrived_at": "ours"})
-    theirs = pl.concat(_newest_arrivals(lake, other, window) for other in upstream)
+    every = contract.table.bucket or "1h"
+    ours = _newest_arrivals(lake, contract, window, every).rename({"arrived_at": "ours"})
+    theirs = pl.concat(_newest_arrivals(lake, other, window, every) for other in upstream)
     hours = theirs.group_by("hour").agg(pl.col("arrived_at").max()).join(ours, "hour", "full", coalesce=True)
     is_same = (pl.col("arrived_at") <= pl.col("ours")).fill_null(value=False)
     is_recent = pl.col("hour").rank("dense", descending=True) <= RECENT_HOURS
     for hour in hours.filter(~is_same | is_recent).sort("hour").collect()["hour"]:
-        yield Window(hour, hour + HOUR)
+        yield Window(*bucket(hour, every))
 
 
 def within(contract: type[Contract], window: Window, rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -393,7 +423,7 @@ def _isolated(window: Window, work: Work, *, is_divisible: bool) -> Iterator[_Ou
             yield from _isolated(Window.of_day(day), work, is_divisible=is_divisible)
 
 
-def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl.LazyFrame:
+def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window, every: str) -> pl.LazyFrame:
     table: Table = contract.table
     clock = table.span[0] if table.span else table.clock
     if clock is None:
@@ -405,14 +435,14 @@ def _newest_arrivals(lake: Lake, contract: type[Contract], window: Window) -> pl
         )
     rows = lake.scan(contract, window)
     arrival = "available_at" if "available_at" in contract.column_names() else "ingested_at"
-    hours = rows.with_columns(hour=pl.col(clock).dt.truncate("1h"))
+    hours = rows.with_columns(hour=pl.col(clock).dt.truncate(every))
     if table.span:
         rows = rows.filter(pl.col("n_pages").is_not_null() & (pl.col("outcome") == "ok"))
         opens, closes = (pl.col(c) for c in table.span)
         first = pl.max_horizontal(opens, pl.lit(window.start)).dt.truncate("1h")
         last = pl.min_horizontal(pl.max_horizontal(closes - pl.duration(milliseconds=1), opens), pl.lit(window.end))
         hours = rows.select(arrival, hour=pl.datetime_ranges(first, last, "1h")).explode("hour")
-        hours = hours.filter(pl.col("hour") < window.end)
+        hours = hours.filter(pl.col("hour") < window.end).with_columns(pl.col("hour").dt.truncate(every))
     return hours.group_by("hour").agg(arrived_at=pl.col(arrival).max())
 
 

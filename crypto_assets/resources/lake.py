@@ -217,6 +217,9 @@ class Lake:
             table = self._load(contract)
             if table is None:
                 return []
+            if contract.table.period:
+                held = pl.scan_delta(table, storage_options=self.options).select(pl.col("date").unique())
+                return sorted(held.collect()["date"])
             return sorted({date.fromisoformat(p["date"]) for p in table.partitions() if p.get("date")})
 
     def state(self, contract: type[Contract]) -> TableState | None:
@@ -428,8 +431,8 @@ class Lake:
             if table is None:
                 return {"compacted": 0, "vacuumed": 0}
             compacted = 0
-            if "date" in contract.table.partition_by:
-                many = [p for p in _crowded_partitions(table) if date.fromisoformat(p["date"]) < closed_before]
+            if contract.table.partition_by:
+                many = [p for p in _crowded_partitions(table) if _is_closed(contract, p, closed_before)]
                 for partition in many:
                     filters: Any = [(column, "=", value) for column, value in partition.items()]
                     compacted += table.optimize.compact(filters, writer_properties=_WRITER)["numFilesRemoved"]
@@ -653,7 +656,10 @@ def inside(contract: type[Contract], window: Window) -> pl.Expr:
         opens, closes = (pl.col(c) for c in contract.table.span)
         # A live answer covers an instant: it belongs to the window that holds the instant.
         return (opens < end) & ((closes > start) | ((opens == closes) & (opens >= start)))
-    inside = pl.col("date").is_between(pl.lit(window.days[0]), pl.lit(window.days[-1]))
+    first, last = window.days[0], window.days[-1]
+    inside = pl.col("date").is_between(pl.lit(first), pl.lit(last))
+    if period := contract.table.period:
+        inside &= pl.col(period).is_between(pl.lit(opening(period, first)), pl.lit(opening(period, last)))
     if contract.table.clock:
         inside &= pl.col(contract.table.clock).is_between(start, end, closed="left")
     return inside
@@ -662,11 +668,31 @@ def inside(contract: type[Contract], window: Window) -> pl.Expr:
 def _predicate(contract: type[Contract], window: Window) -> str:
     """The same window as SQL for delta-rs."""
     first, last = window.days[0], window.days[-1]
-    by_day = f"date >= {literal(first)} AND date <= {literal(last)}" if first != last else f"date = {literal(first)}"
+    by_day = _between("date", first, last)
+    if period := contract.table.period:
+        by_day = f"{_between(period, opening(period, first), opening(period, last))} AND {by_day}"
     if contract.table.clock is None or window == Window.of_days(first, last):
         return by_day
     clock = contract.table.clock
     return f"{by_day} AND {clock} >= {literal(window.start)} AND {clock} < {literal(window.end)}"
+
+
+def _between(column: str, first: date, last: date) -> str:
+    if first == last:
+        return f"{column} = {literal(first)}"
+    return f"{column} >= {literal(first)} AND {column} <= {literal(last)}"
+
+
+def opening(period: str, day: date) -> date:
+    """The first day of the day's ``month`` or ``year``."""
+    return day.replace(day=1) if period == "month" else day.replace(month=1, day=1)
+
+
+def _is_closed(contract: type[Contract], partition: Mapping[str, str], before: date) -> bool:
+    """Whether the partition's last day lies before a day."""
+    if period := contract.table.period:
+        return date.fromisoformat(partition[period]) < opening(period, before)
+    return date.fromisoformat(partition["date"]) < before
 
 
 _NO_FILES = pl.DataFrame(schema={"path": pl.String, "size": pl.Int64, "n_rows": pl.Int64, "day": pl.Date})
@@ -686,6 +712,9 @@ def _files(table: DeltaTable) -> pl.DataFrame:
 
 def _may_hold(contract: type[Contract], window: Window) -> pl.Expr:
     """The files that may hold rows of the window, by what the log knows of them."""
+    if contract.table.period:
+        held = (pl.col("min.date") <= window.days[-1]) & (pl.col("max.date") >= window.days[0])
+        return held.fill_null(value=True)
     if contract.table.span is None:
         return pl.col("day").is_between(window.days[0], window.days[-1]) | pl.col("day").is_null()
     opens, closes = (pl.col(f"{bound}.{c}") for bound, c in zip(("min", "max"), contract.table.span, strict=True))

@@ -25,7 +25,7 @@ from crypto_assets.tables.contract import (
     polars_schema,
     primary_key,
 )
-from crypto_assets.tables.quality import Quarantine
+from crypto_assets.tables.quality import Quarantine, RevisionLedger
 from crypto_assets.tables.window import Window
 
 # Where a record stands in raw. `row` numbers the records of one parse, to find the text of a rejected one;
@@ -57,22 +57,27 @@ class Records:
             a column may already have its final dtype.
         texts: the JSON text of each record, indexed by ``row``.
         drifted: pulls whose records all lack a field that must be there, and what to make of it, by ``pull_id``.
+        superseded: records of answers that a later answer to the same question replaces whole (a restated file), as
+            ``frame``; they are no rows any more, only the revisions are told of them.
     """
 
     frame: pl.DataFrame
     texts: Sequence[bytes | memoryview]
     drifted: Mapping[str, str] = field(default_factory=dict)
+    superseded: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
 class Settled:
     """Where the records ended: ``rows`` fit the contract, ``rejected`` fit ``quality.quarantine``.
 
+    ``revisions`` (of ``quality.revision_ledger``) say where valid records of one key state different values.
     A pull of which more than ``MOST_REFUSED`` does not fit, or that drifted, is rejected whole (``pull_refused``).
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
+    revisions: pl.DataFrame
 
 
 def settle(contract: type[Contract], sources: Records | Sequence[Records], window: Window) -> Settled:
@@ -86,18 +91,73 @@ def settle(contract: type[Contract], sources: Records | Sequence[Records], windo
     judged = [_judged(contract, records, window) for records in each]
     is_good = pl.col("reasons").list.len() == 0
     keys = list(primary_key(contract))
-    rows = (
+    arrival = [*keys, "ingested_at", "pull_id", "page", "position"]
+    good = (
         pl.concat(frame.filter(is_good).drop("row", "answered_at", "belongs_at", "reasons") for frame in judged)
-        .sort([*keys, "ingested_at", "pull_id", "page", "position"])
+        .sort(arrival)
         .with_columns(n_duplicates=(pl.len().over(keys) - 1).cast(pl.Int32))
-        .unique(keys, keep="last", maintain_order=True)
-        .select(contract.column_names())
     )
+    rows = good.unique(keys, keep="last", maintain_order=True).select(contract.column_names())
     rejected = [
         _quarantined(contract, frame.filter(~is_good), records.texts)
         for frame, records in zip(judged, each, strict=True)
     ]
-    return Settled(sort(contract, rows), sort(Quarantine, pl.concat(rejected)))
+    replaced = [
+        _judged(contract, Records(records.superseded, records.texts), window).filter(is_good).select(good.columns)
+        for records in each
+        if records.superseded is not None
+    ]
+    stated = pl.concat([good, *replaced]) if replaced else good.filter(pl.col("n_duplicates") > 0)
+    revisions = _revisions(contract, stated.filter(pl.len().over(keys) > 1).sort(arrival))
+    return Settled(sort(contract, rows), sort(Quarantine, pl.concat(rejected)), revisions)
+
+
+# What says where a record comes from, and not what it states.
+_ORIGIN = ("provider", "ingested_at", "pull_id", "n_duplicates", "date", *PERIODS)
+
+
+def _revisions(contract: type[Contract], repeated: pl.DataFrame) -> pl.DataFrame:
+    """Each change of a stated value between two arrivals of one key; null says nothing, and changes nothing.
+
+    ``repeated`` are the valid records of keys that several records have, in the order of keys and arrivals.
+    """
+    keys = list(primary_key(contract))
+    stated = [name for name in contract.column_names() if name not in keys and name not in _ORIGIN]
+    found = [pl.DataFrame(schema=polars_schema(RevisionLedger))]
+    for name in stated if len(repeated) else []:
+        before = {"old": name, "old_available_at": "ingested_at", "old_pull_id": "pull_id"}
+        told = repeated.filter(pl.col(name).is_not_null()).with_columns(
+            new=pl.col(name), **{ours: pl.col(theirs).shift(1).over(keys) for ours, theirs in before.items()}
+        )
+        changed = told.filter(pl.col("old").is_not_null() & (pl.col("new") != pl.col("old")))
+        if changed.is_empty():
+            continue
+        is_number = changed.schema["new"].is_numeric()
+        ratio = pl.col("new").cast(pl.Float64) / pl.col("old").cast(pl.Float64) - 1 if is_number else None
+        text_of = [_plain(pl.col(key), changed.schema[key]) for key in keys]
+        found.append(
+            changed.select(
+                table_name=pl.lit(contract.table.full_name),
+                row_key=pl.concat_str(text_of, separator="|"),
+                column_name=pl.lit(name),
+                observed_at=pl.col(moment(contract)),
+                old_value=pl.col("old").cast(pl.String),
+                new_value=pl.col("new").cast(pl.String),
+                old_available_at="old_available_at",
+                new_available_at="ingested_at",
+                old_pull_id="old_pull_id",
+                new_pull_id="pull_id",
+                relative_change=(pl.lit(None, pl.Float64) if ratio is None else pl.when(ratio.is_finite()).then(ratio)),
+                date="date",
+            )
+        )
+    ledger = pl.concat(found)
+    # Two records of one answer may differ as well: of one arrival the last change stands.
+    return sort(RevisionLedger, ledger.unique(list(primary_key(RevisionLedger)), keep="last", maintain_order=True))
+
+
+def _plain(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ") if dtype == UTC_TIME else column.cast(pl.String)
 
 
 def _judged(contract: type[Contract], records: Records, window: Window) -> pl.DataFrame:

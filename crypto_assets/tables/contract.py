@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import dataframely as dy
 import polars as pl
@@ -70,6 +70,10 @@ class Table:
         owner: a Dagster owner (``team:...`` or an e-mail address).
         clock: the column by which windows finer than a day are replaced; without it a table is replaced by whole days.
         span: names of the two clocks that say which time a row covers, where a row covers more than its own date.
+        batch: ``day`` or ``month``: how much of it is computed and judged at once where a range would not fit into
+            memory; a table with a ``period`` goes by the month without it.
+        bucket: what a row covers where that is longer than an hour, as Polars says it (``4h``, ``1d``, ``1w`` or
+            ``1mo``): the table is computed, replaced and judged by whole buckets, whichever days are asked for.
     """
 
     zone: Zone
@@ -83,6 +87,8 @@ class Table:
     owner: str = "team:market-data"
     clock: str | None = None
     span: tuple[str, str] | None = None
+    batch: Literal["day", "month"] | None = None
+    bucket: str | None = None
 
     @property
     def full_name(self) -> str:

@@ -80,22 +80,78 @@ class CheckResults(Contract):
 
 
 class GapLedger(Contract):
-    """Windows that should hold rows and do not, why, and what was tried."""
+    """Times that should hold rows and do not: why, what was tried, and what became of it."""
 
     table = _quality_table(
-        "gap_ledger", "table_name", "date", partition_by=(), cadence="when a gap is met", write=Write.MERGE
+        "gap_ledger",
+        "table_name",
+        "key",
+        "gap_start_at",
+        partition_by=(),
+        cadence="with each run",
+        write=Write.MERGE,
     )
 
     table_name = key("The table with the gap.")
-    date = day("UTC day of the gap.", primary_key=True)
-    gap_start_at = clock("Start of the gap.")
+    key = key("What is missing there, e.g. a market and interval; all where the whole table is silent.")
+    gap_start_at = clock("First missing time.", primary_key=True)
     gap_end_at = clock("End (exclusive) of the gap.")
-    cause = text("our_downtime, provider_error, rate_limited, not_listed, delisted or unknown.")
-    state = text("open, queued, repaired or unrecoverable.")
+    n_missing = count("Rows that are still missing.", kind=Kind.INTERVAL, wide=True)
+    cause = text(
+        "venue_outage, no_trades, not_listed, delisted, rate_limited, provider_error, our_downtime or unknown."
+    )
+    state = text("open, queued (a repair was started), repaired or unrecoverable.")
     detail = text("What was met, in one line.")
-    attempts = count("Times the window was asked for.", kind=Kind.CUMULATIVE)
+    attempts = count("Repairs that were started for it.", kind=Kind.CUMULATIVE)
+    run_id = text("The run that was last started to repair it.", nullable=True)
     detected_at = clock("Our clock when the gap was first met.")
     closed_at = clock("Our clock when it was repaired or given up; null while open.", nullable=True)
+    date = day("UTC day of gap_start_at.")
+
+
+class RevisionLedger(Contract):
+    """Values that a provider stated differently later: one row for each change of a column of a fact.
+
+    Computed from raw, which keeps every version; the table itself holds the newest.
+    """
+
+    table = _quality_table(
+        "revision_ledger",
+        "observed_at",
+        "row_key",
+        "column_name",
+        partition_by=("table_name", "date"),
+        cadence="with each table",
+        clock="observed_at",
+    )
+
+    table_name = key("The table whose fact changed.")
+    row_key = key("The fact's key, its columns' values joined by a bar.")
+    column_name = key("The column that changed.")
+    observed_at = clock("Time of the fact.")
+    old_value = text("What had been stated.")
+    new_value = text("What was stated later.")
+    old_available_at = clock("Our clock when the old value had arrived.")
+    new_available_at = clock("Our clock when the new value had arrived.", primary_key=True)
+    old_pull_id = text("The pull in raw that stated the old value.")
+    new_pull_id = text("The pull in raw that stated the new value.")
+    relative_change = number("new / old - 1; null where they are no numbers.", unit="1", nullable=True)
+    date = day("UTC day of the fact; the partition.")
+
+
+class Lateness(Contract):
+    """How long after its time a fact of each provider arrived, through a day: what look-back windows are set by."""
+
+    table = _quality_table("lateness", "table_name", "provider", cadence="with each run")
+
+    table_name = key("The trusted table.")
+    provider = key("Provider that stated the facts.")
+    date = day("UTC day of the facts.", primary_key=True)
+    n_rows = count("Facts.", kind=Kind.INTERVAL, wide=True)
+    p50_s = number("Half arrived within.", unit="s", kind=Kind.INTERVAL)
+    p99_s = number("99 of 100 arrived within.", unit="s", kind=Kind.INTERVAL)
+    p999_s = number("999 of 1000 arrived within.", unit="s", kind=Kind.INTERVAL)
+    highest_s = number("All arrived within.", unit="s", kind=Kind.INTERVAL)
 
 
 class SourceHealth(Contract):
@@ -160,4 +216,12 @@ class CreditLedger(Contract):
     )
 
 
-TABLES: tuple[type[Contract], ...] = (Quarantine, CheckResults, GapLedger, SourceHealth, CreditLedger)
+TABLES: tuple[type[Contract], ...] = (
+    Quarantine,
+    CheckResults,
+    GapLedger,
+    RevisionLedger,
+    Lateness,
+    SourceHealth,
+    CreditLedger,
+)

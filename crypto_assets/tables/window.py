@@ -63,3 +63,27 @@ def months(window: Window) -> Iterator[Window]:
         end = min(first_of_next, window.end)
         yield Window(start, end)
         start = end
+
+
+def whole_buckets(window: Window, every: str) -> Window:
+    """The window made wider to whole buckets of ``every`` (``4h``, ``1d``, ``1w`` from Monday, ``1mo``), all in UTC."""
+    last = window.end - timedelta(microseconds=1)
+    return Window(bucket(window.start, every)[0], bucket(last, every)[1])
+
+
+def bucket(moment: datetime, every: str) -> tuple[datetime, datetime]:
+    """Start and end of the bucket that holds the moment. Raises ValueError for a bucket that no table has."""
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    if every.endswith("h"):
+        length = timedelta(hours=int(every[:-1]))
+        start = midnight + (moment - midnight) // length * length
+        return start, start + length
+    if every == "1d":
+        return midnight, midnight + DAY
+    if every == "1w":
+        monday = midnight - midnight.weekday() * DAY
+        return monday, monday + 7 * DAY
+    if every == "1mo":
+        first = midnight.replace(day=1)
+        return first, (first + 32 * DAY).replace(day=1)
+    raise ValueError(f"no table has buckets of {every}")

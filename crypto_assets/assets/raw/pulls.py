@@ -37,6 +37,7 @@ def live_asset(
     provider: str,
     pull: Callable[[Any], Iterable[Pull]],
     every: Callable[[Any], timedelta] | None = None,
+    past: "History | None" = None,
 ) -> dg.AssetsDefinition:
     """An endpoint that answers for now only; ``provider`` names the resource that ``pull`` is handed.
 
@@ -44,7 +45,8 @@ def live_asset(
     a round in between succeeds with nothing new.
 
     Today is pulled. A past day succeeds with nothing new where raw holds it; else it fails, and the gap ledger says so:
-    stamping today's answer with another day would be a lie that no later check could find.
+    stamping today's answer with another day would be a lie that no later check could find. ``past`` is what of the
+    same table can still be asked of days that are over: they are filled with it, in one piece, instead.
     """
 
     def body(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
@@ -55,13 +57,21 @@ def live_asset(
             if window.start <= now < window.end:
                 pulls = [] if every and _is_recent(lake, contract, now, every(connected)) else pull(connected)
                 return by_day(window, rows=_land_each(lake, contract, pulls, context.log.warning))
+            if past is not None and window.end <= now:
+                n_landed = past.fill(lake, connected, past.subjects(connected), window, clock.now, context.log.warning)
+                return {day: {"answers_of_the_run": n_landed} for day in window.days}
             require_held(lake, contract, window, now)
             return {day: {"rows": 0} for day in window.days}
 
         def windows(days: Sequence[date]) -> Iterator[Window]:
-            return (Window.of_day(day) for day in days)
+            today = clock.now().date()
+            if past is not None:
+                yield from contiguous(day for day in days if day < today)
+            yield from (Window.of_day(day) for day in days if past is None or day >= today)
 
-        yield from materialize(context, lake, contract, [], windows=windows, work=work, is_gate=False)
+        yield from materialize(
+            context, lake, contract, [], windows=windows, work=work, is_gate=False, is_divisible=past is None
+        )
 
     return _raw_asset(contract, provider, body)
 
@@ -73,9 +83,10 @@ class History:
     Attributes:
         contract, provider: the raw table, and the resource that the functions below are handed.
         subjects: what is pulled where nobody names subjects.
-        pull: the answers for a subject and a window of whole days.
+        pull: the answers for a subject and a window of whole days, or with ``has_today`` of whatever is missing.
         cost: what ``pull`` would take.
-        has_today: whether the day in progress may be asked for; it is asked again until it is over.
+        has_today: whether the day in progress may be asked for; then only what no answer covers is.
+        settles_in: how long after its end something may still change: an answer that arrived sooner does not cover it.
         is_monthly: whether a window is asked for by the month (archives), so that each month lands on its own.
     """
 
@@ -85,17 +96,45 @@ class History:
     pull: Callable[[Any, str, Window], Iterable[Pull]]
     cost: Callable[[Any, str, Window], Cost]
     has_today: bool = False
+    settles_in: timedelta = timedelta(0)
     is_monthly: bool = False
 
     def missing(
         self, lake: Lake, subject: str, window: Window, now: datetime, *, again: bool = False
     ) -> Iterator[Window]:
         """The windows that are over (or begun) and that raw does not hold of the subject."""
-        held = set() if again else held_days(lake, self.contract, subject, window)
-        last = Window.of_day(now.date()).start if self.has_today else now - DAY
-        days = [day for day in window.days if day not in held and Window.of_day(day).start <= last]
-        for gap in contiguous(days):
+        held = [] if again else covered(lake, self.contract, subject, window, self.settles_in)
+        if self.has_today:
+            yield from _between(held, window.start, min(window.end, now))
+            return
+        days = [day for day in window.days if Window.of_day(day).start <= now - DAY]
+        for gap in contiguous(day for day in days if not _is_inside(Window.of_day(day), held)):
             yield from months(gap) if self.is_monthly else [gap]
+
+    def fill(
+        self,
+        lake: Lake,
+        provider: Any,
+        subjects: Iterable[str],
+        window: Window,
+        now: Callable[[], datetime],
+        warn: Callable[[str], object],
+        *,
+        again: bool = False,
+    ) -> int:
+        """Land what raw does not hold of the subjects, and say how many answers landed. The first error comes last."""
+        n_landed, errors = 0, []
+        for subject in subjects:
+            try:
+                for gap in self.missing(lake, subject, window, now(), again=again):
+                    n, broken = _land_history(lake, self.contract, self.pull(provider, subject, gap), warn)
+                    n_landed += n
+                    errors += broken
+            except CryptoAssetsError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return n_landed
 
     def asset(self) -> dg.AssetsDefinition:
         """The Dagster asset. A subject that fails does not stop the others; the first error is raised at the end."""
@@ -106,16 +145,10 @@ class History:
             provider = getattr(context.resources, history.provider)
 
             def work(window: Window) -> Mapping[date, Mapping[str, int]]:
-                n_landed, errors = 0, []
-                for subject in config.subjects or history.subjects(provider):
-                    try:
-                        for gap in history.missing(lake, subject, window, clock.now(), again=config.again):
-                            pulls = history.pull(provider, subject, gap)
-                            n_landed += len(land(lake, history.contract, pulls, context.log.warning))
-                    except CryptoAssetsError as error:
-                        errors.append(error)
-                if errors:
-                    raise errors[0]
+                subjects = config.subjects or history.subjects(provider)
+                n_landed = history.fill(
+                    lake, provider, subjects, window, clock.now, context.log.warning, again=config.again
+                )
                 return {day: {"answers_of_the_run": n_landed} for day in window.days}
 
             yield from materialize(
@@ -123,6 +156,22 @@ class History:
             )
 
         return _raw_asset(self.contract, self.provider, body)
+
+
+def _land_history(
+    lake: Lake, contract: type[RawAnswers], pulls: Iterable[Pull], warn: Callable[[str], object]
+) -> tuple[int, list[CryptoAssetsError]]:
+    """How many answers landed, and what was wrong with some: a file that is bad for good must not hide those after it.
+
+    Raises what would end the next pull alike: TransientError and NeedsYouError. One pull is held at a time.
+    """
+    n_landed, errors = 0, list[CryptoAssetsError]()
+    for pull in pulls:
+        try:
+            n_landed += len(land(lake, contract, [pull], warn))
+        except DataError as error:
+            errors.append(error)
+    return n_landed, errors
 
 
 def _is_recent(lake: Lake, contract: type[RawAnswers], now: datetime, every: timedelta) -> bool:
@@ -225,15 +274,18 @@ def require_held(lake: Lake, contract: type[RawAnswers], window: Window, now: da
     day = window.start.date()
     gap = {
         "table_name": contract.table.full_name,
-        "date": day,
+        "key": "all",
         "gap_start_at": window.start,
         "gap_end_at": window.end,
+        "n_missing": 1,
         "cause": "our_downtime",
         "state": "unrecoverable",
         "detail": "the endpoint is live only, and nothing was pulled that day",
         "attempts": 0,
+        "run_id": None,
         "detected_at": now,
         "closed_at": now,
+        "date": day,
     }
     known = lake.scan(GapLedger).filter(table_name=contract.table.full_name, date=day).collect()
     if known.is_empty():
@@ -249,20 +301,41 @@ def require_held(lake: Lake, contract: type[RawAnswers], window: Window, now: da
     )
 
 
-def held_days(lake: Lake, contract: type[RawAnswers], subject: str, window: Window) -> set[date]:
-    """The days of the window that a complete answer, received after the day was over, already covers."""
+def covered(
+    lake: Lake, contract: type[RawAnswers], subject: str, window: Window, settles_in: timedelta = timedelta(0)
+) -> list[Window]:
+    """What complete answers, each up to ``settles_in`` before it arrived, cover in and around the window, in order."""
+    until = pl.min_horizontal("window_end_at", pl.col("ingested_at") - settles_in)
     answers = (
         lake.scan(contract, window)
         .filter(pl.col("subject") == subject, pl.col("n_pages").is_not_null())
-        .select("window_start_at", "window_end_at", "ingested_at")
+        .select("window_start_at", until=until)
+        .filter(pl.col("window_start_at") < pl.col("until"))
+        .unique()
+        .sort("window_start_at")
         .collect()
     )
-    return {
-        day
-        for day in window.days
-        for start, end, arrived in answers.iter_rows()
-        if start <= Window.of_day(day).start and Window.of_day(day).end <= min(end, arrived)
-    }
+    joined: list[Window] = []
+    for start, end in answers.iter_rows():
+        if joined and start <= joined[-1].end:
+            joined[-1] = Window(joined[-1].start, max(joined[-1].end, end))
+        else:
+            joined.append(Window(start, end))
+    return joined
+
+
+def _is_inside(window: Window, spans: Iterable[Window]) -> bool:
+    return any(span.start <= window.start and window.end <= span.end for span in spans)
+
+
+def _between(spans: Iterable[Window], start: datetime, end: datetime) -> Iterator[Window]:
+    """What of ``[start, end)`` none of the ordered spans covers."""
+    for span in spans:
+        if start < min(span.start, end):
+            yield Window(start, min(span.start, end))
+        start = max(start, span.end)
+    if start < end:
+        yield Window(start, end)
 
 
 def _holds(lake: Lake, contract: type[RawAnswers], pull: Pull) -> bool:

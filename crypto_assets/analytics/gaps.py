@@ -1,0 +1,216 @@
+"""What is missing on a time spine, why, and what has become of it since.
+
+A gap is an interval of consecutive missing times of one key (a market and interval, an asset). Its row on the ledger
+keeps its bounds for ever: what is filled in between lowers ``n_missing``, and the last filled time closes it. What is
+missing and lies in no row yet becomes rows of its own.
+
+Causes are read from the answers in raw, never guessed: where an answer covers the gap and lacks the rows, the source
+has none; where no answer covers it, nobody asked, or the one who was asked refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from crypto_assets.tables.contract import UTC_TIME, polars_schema
+from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.window import Window
+
+# A repair asks every source once; three times is patience with an outage, more is a waste of somebody's quota.
+MAX_ATTEMPTS = 3
+OPEN = ("open", "queued")
+# How the last bad answer is called on the ledger.
+_CAUSES = {"rate_limited": "rate_limited", "quota_exhausted": "rate_limited"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known besides the gap itself.
+
+    Attributes:
+        answers: key, source (raw table), window_start_at, window_end_at, outcome, detail, is_complete, ingested_at.
+        first, last: the first and last time that each key ever had, by key.
+        silent: the times at which no key of the key's group (its venue) has a row, by group; a group of one is none.
+        group: the group of a key.
+        sources: the raw tables that can be asked for a key, cheapest first.
+    """
+
+    answers: pl.DataFrame
+    first: Mapping[str, datetime]
+    last: Mapping[str, datetime]
+    silent: Mapping[str, frozenset[datetime]]
+    group: Mapping[str, str]
+    sources: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a gap is there, and whether asking again could fill it."""
+
+    cause: str
+    detail: str
+    is_repairable: bool
+
+
+def missing(keys: Sequence[str], held: pl.DataFrame, window: Window, every: timedelta) -> pl.DataFrame:
+    """The times of the spine that are not held: ``key, moment``, in order. ``held`` has the same columns."""
+    spine = pl.datetime_range(window.start, window.end, every, closed="left", time_unit="us", eager=True)
+    expected = pl.DataFrame({"key": sorted(keys)}, schema={"key": pl.String}).join(
+        spine.alias("moment").to_frame(), how="cross"
+    )
+    return expected.join(held.select("key", "moment"), ["key", "moment"], "anti").sort("key", "moment")
+
+
+def intervals(moments: pl.DataFrame, every: timedelta) -> pl.DataFrame:
+    """Consecutive missing times as ``key, gap_start_at, gap_end_at, n_missing``."""
+    begins = (pl.col("moment").diff() != every).fill_null(value=True) | (pl.col("key") != pl.col("key").shift(1))
+    return (
+        moments.sort("key", "moment")
+        .with_columns(run=begins.fill_null(value=True).cum_sum())
+        .group_by("run", maintain_order=True)
+        .agg(
+            pl.col("key").first(),
+            gap_start_at=pl.col("moment").first(),
+            gap_end_at=pl.col("moment").last() + every,
+            n_missing=pl.len().cast(pl.Int64),
+        )
+        .drop("run")
+    )
+
+
+def ledger(
+    table_name: str, known: pl.DataFrame, moments: pl.DataFrame, *, every: timedelta, evidence: Evidence, now: datetime
+) -> pl.DataFrame:
+    """The ledger's rows that are new or changed.
+
+    Args:
+        table_name: the table with the gaps.
+        known: the table's rows on the ledger that overlap the time looked at; ``moments`` must cover all of each.
+        moments: what is missing (``missing``).
+        every: the spine's step.
+        now: our clock.
+    """
+    placed = _placed(known, moments)
+    still = dict(placed.filter(pl.col("row").is_not_null()).group_by("row").len().iter_rows())
+    rows = [
+        _followed(row, still.get(number, 0), evidence, now)
+        for number, row in enumerate(known.sort("key", "gap_start_at").iter_rows(named=True))
+    ]
+    for gap in intervals(placed.filter(pl.col("row").is_null()).select("key", "moment"), every).iter_rows(named=True):
+        told = explain(gap, evidence, every)
+        rows.append(
+            {
+                **gap,
+                "table_name": table_name,
+                "cause": told.cause,
+                "state": "open" if told.is_repairable else "unrecoverable",
+                "detail": told.detail,
+                "attempts": 0,
+                "run_id": None,
+                "detected_at": now,
+                "closed_at": None if told.is_repairable else now,
+                "date": gap["gap_start_at"].date(),
+            }
+        )
+    made = pl.DataFrame(rows, schema=polars_schema(GapLedger))
+    return made.with_columns(pl.col(UTC_TIME).dt.truncate("1ms")).join(
+        known, on=made.columns, how="anti", nulls_equal=True
+    )
+
+
+def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Verdict:
+    """Why the gap is there, from the answers that cover it."""
+    key, start, end = gap["key"], gap["gap_start_at"], gap["gap_end_at"]
+    answers = evidence.answers.filter(
+        pl.col("key") == key, pl.col("window_start_at") < end, pl.col("window_end_at") > start
+    ).sort("ingested_at")
+    covering = answers.filter(covers(start, end))
+    complete = set(covering["source"])
+    unasked = [source for source in evidence.sources.get(key, ()) if source not in complete]
+    told = ", ".join(sorted(complete))
+    if complete:
+        first, last = evidence.first.get(key), evidence.last.get(key)
+        if first is not None and end <= first:
+            return Verdict("not_listed", f"{told} has nothing before {first:%Y-%m-%d %H:%M}", is_repairable=False)
+        moments = frozenset(_steps(start, end, every))
+        if moments and moments <= evidence.silent.get(evidence.group.get(key, ""), frozenset()):
+            return Verdict(
+                "venue_outage", f"no market of the venue has anything; {told} was asked", is_repairable=False
+            )
+        if not unasked:
+            if last is not None and start > last:
+                return Verdict("delisted", f"{told} has nothing after {last:%Y-%m-%d %H:%M}", is_repairable=False)
+            return Verdict("no_trades", f"{told} states nothing for it", is_repairable=False)
+    bad = answers.filter(~pl.col("is_complete"))
+    if bad.is_empty() and not complete:
+        return Verdict("our_downtime", "nobody asked", is_repairable=True)
+    if bad.is_empty():
+        return Verdict("provider_error", f"{told} lacks it; {', '.join(unasked)} was not asked", is_repairable=True)
+    outcome, detail, source = bad.select("outcome", "detail", "source").row(-1)
+    cause = _CAUSES.get(outcome, "provider_error")
+    return Verdict(cause, f"{source} ended {outcome}: {detail or 'no records'}", is_repairable=True)
+
+
+def covers(start: datetime, end: datetime) -> pl.Expr:
+    """Whether an answer is complete, about all of the time, and younger than it."""
+    return (
+        pl.col("is_complete")
+        & (pl.col("window_start_at") <= start)
+        & (pl.col("window_end_at") >= end)
+        & (pl.col("ingested_at") >= end)
+    )
+
+
+def _placed(known: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
+    """Each missing time with the number of the ledger's row that it lies in, or null."""
+    rows = known.sort("key", "gap_start_at").with_row_index("row").select("row", "key", "gap_start_at", "gap_end_at")
+    found = moments.sort("moment").join_asof(
+        rows.sort("gap_start_at"), left_on="moment", right_on="gap_start_at", by="key", check_sortedness=False
+    )
+    is_inside = pl.col("moment") < pl.col("gap_end_at")
+    return found.with_columns(row=pl.when(is_inside).then("row")).sort("key", "moment")
+
+
+def _followed(row: Mapping[str, Any], n_missing: int, evidence: Evidence, now: datetime) -> dict[str, Any]:
+    """A known gap as it is now."""
+    if n_missing == 0:
+        if row["state"] == "repaired":
+            return dict(row)
+        return {**row, "n_missing": 0, "state": "repaired", "closed_at": now}
+    every = (row["gap_end_at"] - row["gap_start_at"]) / max(row["n_missing"], n_missing)
+    told = explain(row, evidence, every) if row["state"] in OPEN else None
+    if told is None:
+        # A gap that was closed is open again where its rows went away: nothing but a lost file does that.
+        state = "open" if row["state"] == "repaired" else row["state"]
+        return {
+            **row,
+            "n_missing": n_missing,
+            "state": state,
+            "closed_at": None if state == "open" else row["closed_at"],
+        }
+    is_over = not told.is_repairable or row["attempts"] >= MAX_ATTEMPTS
+    detail = (
+        told.detail
+        if told.is_repairable is False or not is_over
+        else f"given up after {row['attempts']} repairs: {told.detail}"
+    )
+    return {
+        **row,
+        "n_missing": n_missing,
+        "cause": told.cause,
+        "state": "unrecoverable" if is_over else "open",
+        "detail": detail,
+        "closed_at": now if is_over else None,
+    }
+
+
+def _steps(start: datetime, end: datetime, every: timedelta) -> Iterator[datetime]:
+    moment = start
+    while moment < end:
+        yield moment
+        moment += every

@@ -1,0 +1,222 @@
+"""The gap ledger as an asset: after each run, what is missing in its days, why, and what became of known gaps."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from crypto_assets.analytics.gaps import Evidence, covers, ledger, missing
+from crypto_assets.assets.lake_asset import asset_facts, materialize, windows_of
+from crypto_assets.providers import coincap
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import raw, trusted
+from crypto_assets.tables.contract import Contract, moment
+from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.trusted import INTERVALS
+from crypto_assets.tables.window import DAY, Window
+
+# A candle that ended less than this ago may still be on its way.
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Spine:
+    """A table whose rows are expected at regular times.
+
+    Attributes:
+        contract: the table.
+        key: what a row is of, in the words of raw's subjects.
+        subject: the same of an answer.
+        all_sources: the raw tables that it is made of, cheapest first.
+        serves: whether a source can be asked for a key.
+        group: what falls silent together (a venue), by key.
+        every: the step of a key; None where none is expected.
+    """
+
+    contract: type[Contract]
+    key: pl.Expr
+    subject: pl.Expr
+    all_sources: tuple[type[raw.RawAnswers], ...]
+    serves: Callable[[type[raw.RawAnswers], str], bool]
+    group: Callable[[str], str]
+    every: Callable[[str], timedelta | None]
+
+    def sources(self, key: str) -> list[type[raw.RawAnswers]]:
+        """The raw tables that can be asked for a key, cheapest first."""
+        return [source for source in self.all_sources if self.serves(source, key)]
+
+
+def _candle_step(key: str) -> timedelta | None:
+    length = INTERVALS.get(key.partition(" ")[2])
+    return timedelta(milliseconds=length) if length and length <= DAY // timedelta(milliseconds=1) else None
+
+
+CANDLES = Spine(
+    trusted.Candles,
+    key=pl.format("{} {}", "market_id", "interval"),
+    subject=pl.col("subject"),
+    all_sources=(raw.RawBinanceKlines, raw.RawExchangeCandles),
+    serves=lambda source, key: source is not raw.RawBinanceKlines or key.startswith("binance:"),
+    group=lambda key: key.partition(":")[0],
+    every=_candle_step,
+)
+HISTORY = Spine(
+    trusted.AssetHistory,
+    key=pl.col("asset_id"),
+    subject=pl.col("subject").replace(coincap.RENAMED_IDS),
+    all_sources=(raw.RawCoincapHistory,),
+    serves=lambda *_: True,
+    group=lambda key: key,
+    every=lambda _: DAY,
+)
+SPINES = (CANDLES, HISTORY)
+
+
+def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.DataFrame:
+    """The ledger's rows of a window of whole days that are new or have changed."""
+    known = lake.scan(GapLedger).filter(
+        pl.col("table_name") == spine.contract.table.full_name,
+        pl.col("gap_start_at") < window.end,
+        pl.col("gap_end_at") > window.start,
+    )
+    known_rows = known.collect()
+    # All of each known gap is looked at: one part of it cannot say whether it is filled.
+    start = min([window.start, *known_rows["gap_start_at"]])
+    end = min(max([window.end, *known_rows["gap_end_at"]]), now - PATIENCE)
+    if start >= end:
+        return known_rows.clear()
+    whole = Window(start.replace(hour=0, minute=0, second=0, microsecond=0), end)
+    held = _held(lake, spine, whole)
+    answers = answers_about(lake, spine, whole)
+    keys = sorted({*held["key"], *answers["key"], *known_rows["key"]})
+    changed = [known_rows.clear()]
+    for every, group in _by_step(spine, keys).items():
+        of_group = held.filter(pl.col("key").is_in(group))
+        over = _floor(whole.end, every)
+        if over <= whole.start:
+            continue
+        moments = missing(group, of_group, Window(whole.start, over), every)
+        rows = known_rows.filter(pl.col("key").is_in(group))
+        # Outside the asked days only known gaps count: nobody looked for new ones there.
+        inside = pl.col("moment").is_between(pl.lit(window.start), pl.lit(window.end), closed="left")
+        moments = moments.filter(inside | _within(rows))
+        evidence = _evidence(lake, spine, group, answers, moments)
+        changed.append(ledger(spine.contract.table.full_name, rows, moments, every=every, evidence=evidence, now=now))
+    return pl.concat(changed)
+
+
+def _held(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
+    days = Window.of_days(window.days[0], window.days[-1])
+    rows = lake.scan(spine.contract, days).select(key=spine.key, moment=pl.col(moment(spine.contract)))
+    return rows.unique().collect()
+
+
+def answers_about(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
+    """Every answer about the window, without its body."""
+    found = []
+    for source in spine.all_sources:
+        rows = lake.scan(source, window).filter(pl.col("subject").is_not_null())
+        found.append(
+            rows.select(
+                "window_start_at",
+                "window_end_at",
+                "outcome",
+                "detail",
+                "ingested_at",
+                key=spine.subject,
+                source=pl.lit(source.table.full_name),
+                is_complete=pl.col("n_pages").is_not_null(),
+            ).collect()
+        )
+    return pl.concat(found).unique(maintain_order=True)
+
+
+def is_covered(answers: pl.DataFrame, source: type[raw.RawAnswers], gap: Mapping[str, Any]) -> bool:
+    """Whether a complete answer of the source covers all of a gap."""
+    covering = answers.filter(
+        pl.col("source") == source.table.full_name,
+        pl.col("key") == gap["key"],
+        covers(gap["gap_start_at"], gap["gap_end_at"]),
+    )
+    return not covering.is_empty()
+
+
+def _by_step(spine: Spine, keys: Sequence[str]) -> Mapping[timedelta, list[str]]:
+    steps: dict[timedelta, list[str]] = {}
+    for key in keys:
+        every = spine.every(key)
+        if every is not None:
+            steps.setdefault(every, []).append(key)
+    return steps
+
+
+def _floor(at: datetime, every: timedelta) -> datetime:
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight + (at - midnight) // every * every
+
+
+def _within(rows: pl.DataFrame) -> pl.Expr:
+    """Whether a missing time lies in a known gap of its key."""
+    inside = pl.lit(value=False)
+    for key, start, end in rows.select("key", "gap_start_at", "gap_end_at").iter_rows():
+        inside |= (pl.col("key") == key) & pl.col("moment").is_between(pl.lit(start), pl.lit(end), closed="left")
+    return inside
+
+
+def _evidence(lake: Lake, spine: Spine, keys: Sequence[str], answers: pl.DataFrame, moments: pl.DataFrame) -> Evidence:
+    group = {key: spine.group(key) for key in keys}
+    seen = (
+        lake.scan(spine.contract)
+        .select(key=spine.key, moment=pl.col(moment(spine.contract)))
+        .filter(pl.col("key").is_in(keys))
+        .group_by("key")
+        .agg(first=pl.col("moment").min(), last=pl.col("moment").max())
+        .collect()
+        if len(moments)
+        else pl.DataFrame(schema={"key": pl.String, "first": pl.Datetime, "last": pl.Datetime})
+    )
+    sizes: dict[str, int] = {}
+    for name in group.values():
+        sizes[name] = sizes.get(name, 0) + 1
+    silent = (
+        moments.with_columns(group=pl.col("key").replace_strict(group, return_dtype=pl.String))
+        .group_by("group", "moment")
+        .len()
+        .with_columns(size=pl.col("group").replace_strict(sizes, return_dtype=pl.Int64))
+        .filter(pl.col("len") == pl.col("size"), pl.col("size") > 1)
+    )
+    return Evidence(
+        answers=answers.filter(pl.col("key").is_in(keys)),
+        first=dict(seen.select("key", "first").iter_rows()),
+        last=dict(seen.select("key", "last").iter_rows()),
+        silent={name: frozenset(part["moment"]) for (name,), part in silent.group_by("group")},
+        group=group,
+        sources={key: [source.table.full_name for source in spine.sources(key)] for key in keys},
+    )
+
+
+def _gap_ledger(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+) -> Iterator[dg.Output[None]]:
+    def work(window: Window) -> Mapping[date, Mapping[str, int]]:
+        n_changed = 0
+        for spine in SPINES:
+            changed = find_gaps(lake, spine, window, clock.now())
+            if len(changed):
+                lake.merge(GapLedger, changed, delete_missing=False)
+            n_changed += len(changed)
+        return {day: {"changed_gaps": n_changed} for day in window.days}
+
+    def windows(days: Sequence[date]) -> Iterator[Window]:
+        return windows_of(trusted.Candles, days)
+
+    yield from materialize(
+        context, lake, GapLedger, [spine.contract for spine in SPINES], windows=windows, work=work, is_gate=False
+    )
+
+
+gap_ledger: dg.AssetsDefinition = dg.asset(**asset_facts(GapLedger, [spine.contract for spine in SPINES]))(_gap_ledger)

@@ -1,0 +1,154 @@
+"""What fills holes by itself: runs for just the partitions that the gap ledger names, each asked for a bounded time.
+
+A gap is asked of the sources that have not answered for it, the cheapest first, and at most ``MAX_ATTEMPTS`` times; the
+attempt is noted before the run starts, so that no crash and no second daemon can ask once more. Whether it helped is
+for the ledger's own asset to say, which is part of every such run.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
+from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, is_covered
+from crypto_assets.automation.jobs import refresh
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import raw
+from crypto_assets.tables.contract import polars_schema
+from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.window import Window, contiguous
+
+REPAIR_TAG = "crypto_assets/repair"
+# Repairs are bulk work: some at a time leave the queue to the schedules.
+RUNS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One run: a source asked for subjects over a range of days."""
+
+    source: type[raw.RawAnswers]
+    window: Window
+    subjects: tuple[str, ...]
+
+
+def candidates(lake: Lake, spine: Spine) -> pl.DataFrame:
+    """The spine's gaps that may still be asked for."""
+    return (
+        lake.scan(GapLedger)
+        .filter(
+            pl.col("table_name") == spine.contract.table.full_name,
+            pl.col("state").is_in(OPEN),
+            pl.col("attempts") < MAX_ATTEMPTS,
+        )
+        .sort("gap_start_at", "key")
+        .collect()
+    )
+
+
+def repairs(lake: Lake, spine: Spine, gaps: pl.DataFrame) -> Iterator[tuple[Repair, pl.DataFrame]]:
+    """The runs that ask for the gaps, and the gaps of each. Days with equal subjects and source are one run."""
+    if gaps.is_empty():
+        return
+    answers = answers_about(lake, spine, Window(gaps["gap_start_at"].min(), gaps["gap_end_at"].max()))  # type: ignore[arg-type]
+    wanted: dict[tuple[type[raw.RawAnswers], date], set[str]] = {}
+    asked: dict[type[raw.RawAnswers], list[Mapping[str, Any]]] = {}
+    for gap in gaps.iter_rows(named=True):
+        source = _source(spine, gap, answers)
+        asked.setdefault(source, []).append(gap)
+        for day in Window(gap["gap_start_at"], gap["gap_end_at"]).days:
+            wanted.setdefault((source, day), set()).add(gap["key"])
+    for source, of_source in asked.items():
+        days_of: dict[frozenset[str], list[date]] = {}
+        for (other, day), keys in sorted(wanted.items(), key=lambda item: item[0][1]):
+            if other is source:
+                days_of.setdefault(frozenset(keys), []).append(day)
+        for subjects, days in days_of.items():
+            for window in contiguous(days):
+                # A gap over days of several runs is noted with the run that begins it.
+                begun = [
+                    g for g in of_source if g["key"] in subjects and window.start <= g["gap_start_at"] < window.end
+                ]
+                rows = pl.DataFrame(begun, schema=polars_schema(GapLedger))
+                yield Repair(source, window, tuple(sorted(subjects))), rows
+
+
+def _source(spine: Spine, gap: Mapping[str, Any], answers: pl.DataFrame) -> type[raw.RawAnswers]:
+    sources = spine.sources(gap["key"])
+    unasked = [source for source in sources if not is_covered(answers, source, gap)]
+    turns: list[type[raw.RawAnswers]] = unasked or sources
+    return turns[int(gap["attempts"]) % len(turns)]
+
+
+def requests(
+    lake: Lake, keys_of: Mapping[type[raw.RawAnswers], Iterable[dg.AssetKey]], now: datetime
+) -> Iterator[dg.RunRequest]:
+    """Note the attempts and ask for the runs, at most ``RUNS_AT_ONCE``.
+
+    ``keys_of`` are the assets of each source that there is, with all that follows from it; a source of a provider that
+    is absent is not asked, and costs no attempt.
+    """
+    n_asked = 0
+    for spine in SPINES:
+        for repair, gaps in repairs(lake, spine, candidates(lake, spine)):
+            if repair.source not in keys_of:
+                continue
+            if n_asked == RUNS_AT_ONCE:
+                return
+            n_asked += 1
+            run_key = f"{repair.source.table.full_name} {repair.window} {now:%Y-%m-%dT%H:%M:%SZ}"
+            noted = gaps.with_columns(
+                attempts=pl.col("attempts") + 1, state=pl.lit("queued"), run_id=pl.lit(run_key, pl.String)
+            )
+            if len(noted):
+                lake.merge(GapLedger, noted, delete_missing=False)
+            yield _request(repair, sorted(keys_of[repair.source]), run_key)
+
+
+def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunRequest:
+    days = repair.window.days
+    step = "__".join(repair.source.table.path)
+    return dg.RunRequest(
+        run_key=run_key,
+        asset_selection=keys,
+        run_config={"ops": {step: {"config": {"subjects": list(repair.subjects), "again": True}}}},
+        tags={
+            REPAIR_TAG: repair.source.table.full_name,
+            "dagster/asset_partition_range_start": str(days[0]),
+            "dagster/asset_partition_range_end": str(days[-1]),
+        },
+    )
+
+
+@dg.sensor(
+    name="gap_repair",
+    job=refresh,
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks again for what the gap ledger says is missing and may still be had.",
+)
+def gap_repair(
+    context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+) -> dg.SensorResult | dg.SkipReason:
+    """Runs for the open gaps, one set at a time: the next look is at what the last one left."""
+    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=unfinished), limit=100)
+    if any(REPAIR_TAG in run.tags for run in runs):
+        return dg.SkipReason("repairs are under way")
+    if context.repository_def is None:
+        return dg.SkipReason("evaluated without a repository, whose assets it needs to know")
+    graph = context.repository_def.asset_graph
+    present = graph.executable_asset_keys
+    keys_of = {}
+    for source in {source for spine in SPINES for source in spine.all_sources}:
+        key = dg.AssetKey(list(source.table.path))
+        if key in present:
+            chain = dg.AssetSelection.assets(key)
+            keys_of[source] = (chain | chain.downstream()).resolve(graph)
+    asked = list(requests(lake, keys_of, clock.now()))
+    return dg.SensorResult(run_requests=asked) if asked else dg.SkipReason("no gap can be repaired")
