@@ -335,7 +335,7 @@ def _ticker_day(asked: _Question) -> object:
 
 
 def _day_of(spot: SpotMarket, asked: _Question) -> dict[str, object]:
-    day, trades = asked.tape.day_statistics(spot.market_id, asked.until)
+    day, trades = asked.tape.statistics(spot.market_id, asked.until - DAY_US, asked.until)
     before = asked.tape.last_trades(spot.market_id, 1, asked.until - DAY_US)
     quote = asked.tape.quote(spot.market_id, asked.until)
     places, amounts = spot.price_places, spot.amount_places

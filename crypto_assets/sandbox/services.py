@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Mount, Route
 
-from crypto_assets.sandbox import alpha_vantage, binance, binance_archive
+from crypto_assets.sandbox import alpha_vantage, binance, binance_archive, coinbase, coingecko, kraken, mempool
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.state import SandboxState
 
@@ -21,6 +21,10 @@ SERVICES: Mapping[str, Service] = {
     "alpha_vantage": alpha_vantage.routes,
     "binance": binance.routes,
     "binance_archive": binance_archive.routes,
+    "coingecko": coingecko.routes,
+    "mempool": mempool.routes,
+    "coinbase": coinbase.routes,
+    "kraken": kraken.routes,
 }
 
 

@@ -334,6 +334,17 @@ class Tape:
         found = self.first_trades(market_id, low * DAY_US, until, n + skipped)
         return found.where(found.agg_id >= agg_id).where(slice(None, n))
 
+    def time_of_raw(self, market_id: str, raw_id: int, until: int) -> int:
+        """The microsecond of the first raw trade with this id or a higher one; ``until`` where there is none before."""
+        low, high = microseconds(OPENED) // DAY_US, until // DAY_US
+        spot = self.markets[market_id]
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._ids_before(spot, middle)[1] <= raw_id else (low, middle - 1)
+        trades = self.first_trades(market_id, low * DAY_US, until, 1 + raw_id - self._ids_before(spot, low)[1])
+        place = int(np.searchsorted(trades.last_id, raw_id))
+        return int(trades.time_us[place]) if place < len(trades) else until
+
     def last_trades(self, market_id: str, n: int, until: int) -> Trades:
         """The ``n`` aggregate trades before ``until`` microseconds, by time; fewer where there were no more."""
         spot = self.markets[market_id]
@@ -494,9 +505,9 @@ class Tape:
             max(1, bid), depth[0], ask, depth[1], price, int(last.amount[0]), int(last.last_id[0]), int(last.time_us[0])
         )
 
-    def day_statistics(self, market_id: str, end: int) -> tuple[Candles, Trades]:
-        """The one candle that the 24 hours before ``end`` (microseconds) make, none without trades; and the trades."""
-        trades = self.trades_us(market_id, end - DAY_US, end)
+    def statistics(self, market_id: str, start: int, end: int) -> tuple[Candles, Trades]:
+        """The one candle that [start, end) microseconds make, none without trades; and the trades."""
+        trades = self.trades_us(market_id, start, end)
         return _bundled(trades, np.zeros(min(1, len(trades)), dtype=np.int64)), trades
 
     # How trades are made
