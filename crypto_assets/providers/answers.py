@@ -69,7 +69,7 @@ class Pull:
         """Whether one thing of several cannot be had: it is unknown, or outside the plan. The others go on without."""
         ending = self.ending
         is_premium = ending.outcome is Outcome.DENIED and ending.detail.startswith(PREMIUM)
-        return not self.is_complete and self.subject is not None and (is_premium or ending.outcome is Outcome.NOT_FOUND)
+        return self.subject is not None and (is_premium or ending.outcome is Outcome.NOT_FOUND)
 
 
 @dataclass(frozen=True)

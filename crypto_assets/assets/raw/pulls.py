@@ -58,7 +58,9 @@ def live_asset(
                 pulls = [] if every and _is_recent(lake, contract, now, every(connected)) else pull(connected)
                 return by_day(window, rows=_land_each(lake, contract, pulls, context.log.warning))
             if past is not None and window.end <= now:
-                n_landed = past.fill(lake, connected, past.subjects(connected), window, clock.now, context.log.warning)
+                n_landed = past.fill(
+                    lake, connected, past.subjects(connected), window, now=clock.now, warn=context.log.warning
+                )
                 return {day: {"answers_of_the_run": n_landed} for day in window.days}
             require_held(lake, contract, window, now)
             return {day: {"rows": 0} for day in window.days}
@@ -103,12 +105,13 @@ class History:
         self, lake: Lake, subject: str, window: Window, now: datetime, *, again: bool = False
     ) -> Iterator[Window]:
         """The windows that are over (or begun) and that raw does not hold of the subject."""
-        held = [] if again else covered(lake, self.contract, subject, window, self.settles_in)
         if self.has_today:
+            held = [] if again else covered(lake, self.contract, subject, window, self.settles_in)
             yield from _between(held, window.start, min(window.end, now))
             return
-        days = [day for day in window.days if Window.of_day(day).start <= now - DAY]
-        for gap in contiguous(day for day in days if not _is_inside(Window.of_day(day), held)):
+        known = set() if again else held_days(lake, self.contract, subject, window)
+        days = [day for day in window.days if day not in known and Window.of_day(day).start <= now - DAY]
+        for gap in contiguous(days):
             yield from months(gap) if self.is_monthly else [gap]
 
     def fill(
@@ -117,9 +120,9 @@ class History:
         provider: Any,
         subjects: Iterable[str],
         window: Window,
+        *,
         now: Callable[[], datetime],
         warn: Callable[[str], object],
-        *,
         again: bool = False,
     ) -> int:
         """Land what raw does not hold of the subjects, and say how many answers landed. The first error comes last."""
@@ -147,7 +150,7 @@ class History:
             def work(window: Window) -> Mapping[date, Mapping[str, int]]:
                 subjects = config.subjects or history.subjects(provider)
                 n_landed = history.fill(
-                    lake, provider, subjects, window, clock.now, context.log.warning, again=config.again
+                    lake, provider, subjects, window, now=clock.now, warn=context.log.warning, again=config.again
                 )
                 return {day: {"answers_of_the_run": n_landed} for day in window.days}
 
@@ -299,6 +302,12 @@ def require_held(lake: Lake, contract: type[RawAnswers], window: Window, now: da
         safe="no later answer is passed off as that day's",
         hint="the gap is on quality.gap_ledger as unrecoverable; asset history can be backfilled instead",
     )
+
+
+def held_days(lake: Lake, contract: type[RawAnswers], subject: str, window: Window) -> set[date]:
+    """The days of the window that complete answers, each received after what it tells was over, already cover."""
+    held = covered(lake, contract, subject, window)
+    return {day for day in window.days if _is_inside(Window.of_day(day), held)}
 
 
 def covered(
