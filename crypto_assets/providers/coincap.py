@@ -270,7 +270,7 @@ KNOWN_FIELDS: Mapping[str, frozenset[str]] = {
 def parse_assets(raw: pl.DataFrame) -> Records:
     """Records for ``trusted.asset_snapshots``."""
     parsed = records(raw, ASSET_FIELDS, required=("id", "symbol", "name", "rank", "priceUsd"), where="coincap assets")
-    return _with(parsed, asset_id=_our_id("provider_asset_id"))
+    return _with(parsed, asset_id=_our_id("provider_asset_id"), updated_at=pl.lit(None, UTC_TIME))
 
 
 def parse_exchanges(raw: pl.DataFrame) -> Records:

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     alpha_vantage_pairs: Names = Field(
         default=("BTC/USD", "ETH/USD"), description="Pairs that Alpha Vantage is asked for, comma-separated."
     )
+    coingecko_pages: int = Field(
+        default=4, gt=0, le=40, description="How many pages of 250 coins by market cap, and of exchanges, are pulled."
+    )
     history_assets: Names = Field(
         default=("bitcoin", "ethereum"), description="Asset ids whose daily history is pulled, comma-separated."
     )
@@ -90,11 +93,12 @@ class Settings(BaseSettings):
 
     @property
     def asked(self) -> dict[str, list[str]]:
-        """What is asked of providers: markets, interval and pairs."""
+        """What is asked of providers: markets, interval, pairs and pages."""
         return {
             "markets": list(self.markets),
             "intervals": [self.candle_interval],
             "pairs": list(self.alpha_vantage_pairs),
+            "coingecko_pages": [str(self.coingecko_pages)],
         }
 
     @property

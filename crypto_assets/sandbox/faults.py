@@ -34,6 +34,7 @@ Kind = Literal[
     "not_a_record",  # a bare number among the records
     "empty_list",
     "geo_block",  # 451: the venue does not serve this country
+    "throttled",  # 429 in plain text
     "ban",  # 418 after too many refused calls; Retry-After says how long
     "checksum_mismatch",  # the archive's checksum is of another file
     "restated",  # the archive's file changes, and its checksum with it

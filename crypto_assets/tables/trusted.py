@@ -70,38 +70,51 @@ class Fact(Contract):
         return pl.col("observed_at") >= GENESIS
 
 
+_ASSET_BODIES = ("raw.coincap_assets.body", "raw.coingecko_markets.body")
+
+
 class AssetSnapshots(Fact):
-    """Every listed asset at one moment: price, market cap, supply, 24-hour volume and change, and rank."""
+    """Every listed asset at one moment: price, market cap, supply, 24-hour volume and change, and rank.
+
+    Several providers state the same asset: whoever sums or ranks takes one of them (``analytics.preference``). A record
+    without a price is refused, for everything here is about one; every other number may be unknown.
+    """
 
     table = _trusted_table("asset_snapshots", "asset_id", "observed_at")
 
-    asset_id = slug("Our stable id of the asset.", sources="raw.coincap_assets.body")
-    provider_asset_id = text("The provider's own id, which it may rename.", sources="raw.coincap_assets.body")
-    symbol = text("Ticker; not unique, never a join key.", sources="raw.coincap_assets.body")
-    name = text("Display name.", sources="raw.coincap_assets.body")
-    rank = count("Rank by market cap, 1 is the largest.", low=1, sources="raw.coincap_assets.body")
+    asset_id = slug("Our stable id of the asset.", sources=_ASSET_BODIES)
+    provider_asset_id = text("The provider's own id, which it may rename.", sources=_ASSET_BODIES)
+    symbol = text("Ticker; not unique, never a join key.", sources=_ASSET_BODIES)
+    name = text("Display name.", sources=_ASSET_BODIES)
+    rank = count(
+        "Rank by market cap among the provider's ranked assets, 1 is the largest; null where it ranks it not.",
+        low=1,
+        nullable=True,
+        sources=_ASSET_BODIES,
+    )
+    # Not rounded: a price finer than 18 digits is so small that what is cut off would be a part of it that matters.
     price_usd = money(
         "Volume-weighted price of one unit.",
         high=HIGHEST_PRICE_USD,
         unit="USD",
-        sources="raw.coincap_assets.body",
+        sources=_ASSET_BODIES,
     )
-    market_cap_usd = money(
-        "Supply times price.", nullable=True, high=HIGHEST_TOTAL_USD, sources="raw.coincap_assets.body"
-    )
-    supply = money("Units in circulation.", unit="units", nullable=True, sources="raw.coincap_assets.body")
+    market_cap_usd = money("Supply times price.", nullable=True, high=HIGHEST_TOTAL_USD, sources=_ASSET_BODIES)
+    supply = money("Units in circulation.", unit="units", nullable=True, sources=_ASSET_BODIES)
     max_supply = money(
         "Units that can ever exist; null where unlimited or unknown.",
         unit="units",
         nullable=True,
-        sources="raw.coincap_assets.body",
+        sources=_ASSET_BODIES,
     )
+    # Rounded: the volume of a coin that is hardly traded is a printed double, and no reason to refuse its price.
     volume_usd_24h = money(
         "Volume traded in the last 24 hours.",
         kind=Kind.ROLLING_24H,
         nullable=True,
         high=HIGHEST_TOTAL_USD,
-        sources="raw.coincap_assets.body",
+        rounded=True,
+        sources=_ASSET_BODIES,
     )
     change_pct_24h = money(
         "Price change over the last 24 hours.",
@@ -110,7 +123,7 @@ class AssetSnapshots(Fact):
         nullable=True,
         low=-100,
         rounded=True,
-        sources="raw.coincap_assets.body",
+        sources=_ASSET_BODIES,
     )
     vwap_usd_24h = money(
         "Volume-weighted average price of the last 24 hours.",
@@ -121,6 +134,11 @@ class AssetSnapshots(Fact):
     )
     explorer_url = text("Block explorer.", nullable=True, sources="raw.coincap_assets.body")
     tokens = text("Contract addresses by chain id, as JSON text.", nullable=True, sources="raw.coincap_assets.body")
+    updated_at = clock(
+        "Provider's last update of the asset, which may be long before observed_at; null where it does not say.",
+        nullable=True,
+        sources="raw.coingecko_markets.body",
+    )
 
     @dy.rule()
     def price_agrees_with_cap(cls) -> pl.Expr:  # noqa: N805
@@ -403,6 +421,8 @@ class Trades(Contract):
         write=Write.REPLACE,
         sort_by=("market_id", "traded_at", "trade_id"),
         clock="traded_at",
+        # A day of a large market is two million rows.
+        batch="day",
     )
 
     venue = slug("Venue where it was traded.", sources="raw.exchange_trades.subject")
@@ -475,7 +495,7 @@ class OnchainStats(Fact):
     chain = slug("Chain, by the asset_id of its coin.", sources="raw.mempool.endpoint")
     metric = slug("What was measured, e.g. fee_fastest, hashrate, difficulty.", sources="raw.mempool.endpoint")
     # A hashrate has more integer digits than a Decimal(38, 18) holds.
-    value = number("The measurement, in unit.", unit="see unit", kind=Kind.INSTANT, low=0, sources="raw.mempool.body")
+    value = number("The measurement, in unit.", unit="see unit", kind=Kind.INSTANT, sources="raw.mempool.body")
     unit = text("Unit of the value, e.g. sat/vB, H/s, 1.", sources="raw.mempool.endpoint")
     height = count("Block height that it is of.", nullable=True, wide=True, sources="raw.mempool.body")
 
