@@ -22,9 +22,10 @@ from crypto_assets.resources.settings import Settings
 
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """All definitions for these settings; ``resources`` replace the usual ones (tests, the demo)."""
-    has_coincap = settings.coincap_absence is None
-    raw = dg.load_assets_from_modules([coincap]) if has_coincap else []
-    derived = dg.load_assets_from_modules([facts, market, dimensions, operations])
+    present = [name for name in RAW if absence(name, settings) is None]
+    has_coincap = "coincap" in present
+    raw = dg.load_assets_from_modules([RAW[name] for name in present])
+    derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations])
     return dg.Definitions(
         assets=[*raw, *derived],
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),

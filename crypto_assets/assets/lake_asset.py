@@ -135,9 +135,14 @@ def buckets_of(contract: type[Contract], window: Window) -> Window:
 def _published(source: Input, lake: Lake, window: Window, asked: Window) -> pl.LazyFrame:
     """The input's rows, but of days that nobody asked for only those that may be published."""
     rows = source.select(lake, window)
-    if window == asked or source.contract.table.write is Write.MERGE:
+    return rows if window == asked else publishable(lake, source.contract, rows, window)
+
+
+def publishable(lake: Lake, contract: type[Contract], rows: pl.LazyFrame, window: Window) -> pl.LazyFrame:
+    """The rows of the table without those of the window's days that have a failing blocking verdict."""
+    if contract.table.write is Write.MERGE:
         return rows
-    stopped = {day for _, _, day, _ in blocking_failures(lake, [source.contract], window.days)}
+    stopped = {day for _, _, day, _ in blocking_failures(lake, [contract], window.days)}
     return rows.filter(~pl.col("date").is_in(sorted(stopped))) if stopped else rows
 
 

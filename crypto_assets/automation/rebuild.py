@@ -19,7 +19,7 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.assets.lake_asset import MATERIALIZED
-from crypto_assets.assets.refined import dimensions, market
+from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.errors import CryptoAssetsError, DataError, TransientError
 from crypto_assets.resources.inspection import files_of
@@ -140,7 +140,7 @@ def held_days(lake: Lake) -> list[date]:
 
 
 def _compute(beside: LakeBeside, days: Sequence[date]) -> None:
-    loaded = dg.load_assets_from_modules([facts, market, dimensions])
+    loaded = dg.load_assets_from_modules([facts, market, dimensions, venues])
     assets = [asset for asset in loaded if isinstance(asset, dg.AssetsDefinition)]
     is_one = len(days) == 1
     span = {

@@ -17,7 +17,7 @@ import polars as pl
 # tests/test_upstream.py.
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from crypto_assets.assets.lake_asset import MATERIALIZED
+from crypto_assets.assets.lake_asset import MATERIALIZED, buckets_of, windows_of
 from crypto_assets.checks import suites
 from crypto_assets.checks.rules import rules_of
 from crypto_assets.checks.verdicts import Case, Check, Severity, Verdict
@@ -28,7 +28,7 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import BY_NAME
 from crypto_assets.tables.contract import Contract, Write, polars_schema
 from crypto_assets.tables.quality import CheckResults
-from crypto_assets.tables.window import Window, contiguous
+from crypto_assets.tables.window import Window
 
 # One Dagster check for the whole suite: its expectations are columns of one table, and rows of check_results.
 EXPECTATIONS = "expectations"
@@ -100,8 +100,8 @@ def run_checks(
 ) -> dict[date, dict[str, list[Verdict]]]:
     """Judge the days, keep the verdicts in ``quality.check_results``, and return them by day and check."""
     verdicts: dict[date, dict[str, list[Verdict]]] = {}
-    for window in contiguous(days):
-        rows = lake.read(contract, None if contract.table.write is Write.MERGE else window)
+    for window in windows_of(contract, days):
+        rows = lake.read(contract, None if contract.table.write is Write.MERGE else buckets_of(contract, window))
         case = Case(lake, contract, window, rows, clock.now(), suites.validate(contract, rows))
         verdicts.update(_by_day(checks, case))
         suites.write_docs(case.validation, _page(data_docs, contract, window))
@@ -163,7 +163,7 @@ def keep(
 
 def _case(checks: Sequence[Check], whole: Case, window: Window) -> Case:
     """What the checks look at in a part of a case."""
-    rows = whole.lake.read(whole.contract, window)
+    rows = whole.lake.read(whole.contract, buckets_of(whole.contract, window))
     # Great Expectations takes longest by far, and is not asked again for what it found good.
     is_validated = any(check.name == EXPECTATIONS for check in checks)
     validation = suites.validate(whole.contract, rows) if is_validated else None

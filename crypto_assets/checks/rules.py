@@ -2,7 +2,7 @@
 
 Whole pulls, freshness, coverage, shares, bars, invariants of dimensions, and which table has which check
 (``rules_of``). Each function is a pure reading of a ``Case``. What compares a trusted table with raw is in
-``reconciliation.py``.
+``reconciliation.py``, what is about venues' bars, names and prices in ``venues.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from crypto_assets.checks import venues
 from crypto_assets.checks.readings import READINGS, Reading
 from crypto_assets.checks.readings.reading import ANSWER, json_records
 from crypto_assets.checks.reconciliation import lossless, reconciled
@@ -230,7 +231,8 @@ def rules_of(contract: type[Contract]) -> list[Check]:
     """The table's checks beside its suite."""
     if issubclass(contract, raw.RawAnswers):
         return list(_RAW[:-1] if contract in _SLOW else _RAW)
-    return [*(_against_raw(contract) if contract in trusted.RAW_OF else ()), *_BY_TABLE.get(contract, ())]
+    against_raw = _against_raw(contract) if contract in trusted.RAW_OF else ()
+    return [*against_raw, *_BY_TABLE.get(contract, ()), *venues.CHECKS.get(contract, ())]
 
 
 def _against_raw(contract: type[Contract]) -> tuple[Check, ...]:

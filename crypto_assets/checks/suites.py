@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from crypto_assets.analytics.candles import KINDS
 from crypto_assets.checks.verdicts import Severity, Verdict, one_line
 from crypto_assets.tables import raw, refined, trusted
 from crypto_assets.tables.contract import Contract, Field, Kind, fields, primary_key
@@ -55,6 +56,29 @@ _WRITTEN: tuple[tuple[type[Contract], Callable[[Any], Sequence[Any]]], ...] = (
     (
         refined.DimAsset,
         lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "delisted"])],
+    ),
+    *(
+        (
+            bars,
+            lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="source_kind", value_set=list(KINDS))],
+        )
+        for bars in refined.BARS.values()
+    ),
+    (
+        refined.PriceDaily,
+        lambda gxe: [
+            gxe.ExpectColumnValuesToBeInSet(
+                column="status", value_set=["ok", "single_source", "disputed", "stale", "unpriced"]
+            )
+        ],
+    ),
+    (
+        refined.SymbolMap,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="method", value_set=["manual", "provider", "rule"])],
+    ),
+    (
+        refined.DimMarket,
+        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "quiet"])],
     ),
     (
         refined.DimExchange,

@@ -495,7 +495,7 @@ class AssetSymbolsDaily(Contract):
     asset_id = key("Our stable id of the asset.", sources=_ASSETS + "asset_id")
     symbol = key("Ticker.", sources=_ASSETS + "symbol")
     date = day("UTC day; the partition.", primary_key=True)
-    rank = count("Best rank of the day.", low=1, sources=_ASSETS + "rank")
+    rank = count("Best rank of the day; null where unranked.", low=1, nullable=True, sources=_ASSETS + "rank")
     first_seen_at = clock("First observation of the day.", sources=_ASSETS + "observed_at")
     last_seen_at = clock("Last observation of the day.", sources=_ASSETS + "observed_at")
     available_at = clock(_AVAILABLE, sources=_ASSETS + "ingested_at")
@@ -692,7 +692,7 @@ class Ohlcv(Contract):
         "End of the last minute or candle in it.", sources=(_CANDLES + "opened_at", _TRADES + "traded_at")
     )
     available_at = clock(
-        "Earliest moment anyone could have used the whole bar: its end, or the newest arrival among its inputs if later.",
+        "Earliest moment anyone could have used all of it: its end, or the newest arrival of an input where later.",
         sources=(_CANDLES + "ingested_at", _TRADES + "ingested_at"),
     )
     date = day("UTC day of opened_at.")
