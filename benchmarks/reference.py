@@ -54,6 +54,7 @@ def trusted(data: Path) -> list[Row]:
                 **{ours: _exact(record[theirs]) for ours, theirs in _MONEY.items()},
                 "explorer_url": record["explorer"],
                 "tokens": json.dumps(record["tokens"], separators=(",", ":"), ensure_ascii=False),
+                "updated_at": None,
             }
     return [rows[key] for key in sorted(rows)]
 

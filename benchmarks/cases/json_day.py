@@ -61,6 +61,7 @@ def polars_json(data: Path, out: Path) -> Save:
             asset_id=pl.col("provider_asset_id").replace(coincap.RENAMED_IDS),
             date=pl.col("observed_at").dt.date(),
             tokens=pl.lit(None, pl.String),
+            updated_at=pl.lit(None, pl.Datetime("us", "UTC")),
         )
         .with_columns(n_duplicates=pl.len().over("asset_id", "observed_at") - 1)
         .sort("asset_id", "observed_at", "ingested_at", "pull_id")

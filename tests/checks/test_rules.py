@@ -130,7 +130,7 @@ def test_caps_are_price_times_supply_for_99_of_100_assets(lake: Lake, rows_of: R
     assert (told.passed, told.observed, told.n_failed) == (True, "99.00% agree", 1)
     told = verdict("price_times_supply", lake, SNAPSHOTS, rows_of(SNAPSHOTS, *priced(2, 100)))
     assert (told.passed, told.observed, told.n_failed) == (False, "98.00% agree", 2)
-    assert told.expected == "99% within 1% on every day"
+    assert told.expected == "99% within 1% on every day, of every provider"
     assert failing(told)[0]["market_cap_usd"] == "1020.000000000000000000"
     assert not told.is_blocking
 

@@ -455,6 +455,7 @@ def test_an_asset_becomes_a_row_digit_by_digit() -> None:
         "vwap_usd_24h": Decimal("88305.90262468117"),
         "explorer_url": "https://blockchain.info/",
         "tokens": "{}",
+        "updated_at": None,
     }
 
 
@@ -561,7 +562,7 @@ def test_a_record_that_is_no_object_or_no_text_is_refused_alone(wrong: bytes) ->
 
 
 def test_a_bad_record_does_not_stop_the_others() -> None:
-    bad = [{"priceUsd": "-1"}, {"priceUsd": "1" * 30}, {"id": "../x"}, {"rank": None}, {"priceUsd": "NaN"}]
+    bad = [{"priceUsd": "-1"}, {"priceUsd": "1" * 30}, {"id": "../x"}, {"rank": "0"}, {"priceUsd": "NaN"}]
     plain = {**BITCOIN, "marketCapUsd": None}
     result = assets(BITCOIN, *({**plain, "id": f"a{i}", **wrong} for i, wrong in enumerate(bad)))
 
@@ -570,7 +571,7 @@ def test_a_bad_record_does_not_stop_the_others() -> None:
         1: "price_usd|min",
         2: "cast:price_usd,price_usd|nullability",
         3: "asset_id|regex",
-        4: "rank|nullability",
+        4: "rank|min",
         5: "cast:price_usd,price_usd|nullability",
     }
 

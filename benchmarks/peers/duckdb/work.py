@@ -29,7 +29,7 @@ SELECT 'coincap' AS provider, observed_at, ingested_at, pull_id,
   CASE id WHEN 'ripple' THEN 'xrp' ELSE id END AS asset_id, id AS provider_asset_id, symbol, name, rank,
   "priceUsd" AS price_usd, "marketCapUsd" AS market_cap_usd, supply, "maxSupply" AS max_supply,
   "volumeUsd24Hr" AS volume_usd_24h, "changePercent24Hr" AS change_pct_24h, "vwap24Hr" AS vwap_usd_24h,
-  explorer AS explorer_url, tokens::VARCHAR AS tokens
+  explorer AS explorer_url, tokens::VARCHAR AS tokens, NULL::TIMESTAMPTZ AS updated_at
 FROM records JOIN pulls USING (pull_id)
 QUALIFY row_number() OVER (PARTITION BY id, observed_at ORDER BY ingested_at DESC, pull_id DESC) = 1
 ORDER BY asset_id, observed_at

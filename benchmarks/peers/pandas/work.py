@@ -56,6 +56,7 @@ def _trusted(data: Path, *, exact: bool) -> pd.DataFrame:
         frame[name] = frame[name].map(_exact).astype(object) if exact else frame[name].astype(float)
     frame["rank"] = frame["rank"].astype("int32")
     frame["tokens"] = frame["tokens"].map(lambda t: json.dumps(t, separators=(",", ":"), ensure_ascii=False))
+    frame["updated_at"] = pd.Series(pd.NaT, frame.index, dtype="datetime64[us, UTC]")
     frame["provider"] = "coincap"
     frame["asset_id"] = frame["provider_asset_id"].replace({"ripple": "xrp"})
     frame["date"] = frame["observed_at"].dt.date
