@@ -10,14 +10,23 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from crypto_assets.assets.handles import handles
+from crypto_assets.assets.handles import absence, handles
 from crypto_assets.assets.quality import operations
-from crypto_assets.assets.raw import coincap
-from crypto_assets.assets.refined import dimensions, market
+from crypto_assets.assets.raw import alpha_vantage, coincap, coingecko, exchanges, mempool
+from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.automation import jobs, schedules, sensors
 from crypto_assets.checks.asset_checks import checks_of
 from crypto_assets.resources.settings import Settings
+
+# The raw assets of each provider.
+RAW = {
+    "alpha_vantage": alpha_vantage,
+    "coincap": coincap,
+    "coingecko": coingecko,
+    "exchanges": exchanges,
+    "mempool": mempool,
+}
 
 
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
