@@ -119,6 +119,8 @@ def _file(tape: Tape, path: dict[str, str], name: str) -> _File | None:
         return None
     if path["kind"] != ("klines" if interval else "aggTrades") or (interval and interval not in INTERVALS):
         return None
+    if place == "daily" and interval in ("1w", "1mo"):
+        return None
     spots = (spot for spot in tape.markets.values() if spot.venue == VENUE and symbol_of(spot) == said["symbol"])
     spot = next(spots, None)
     try:

@@ -60,7 +60,6 @@ INTERVALS: dict[str, int | None] = {
     "8h": 480 * MINUTE_US,
     "12h": 720 * MINUTE_US,
     "1d": DAY_US,
-    "3d": 3 * DAY_US,
     "1w": 7 * DAY_US,
     "1mo": None,
 }

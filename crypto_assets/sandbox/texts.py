@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from crypto_assets.sandbox.tape import Ints, moment
 
 PRINTED = 8
@@ -15,7 +17,13 @@ PRINTED = 8
 
 def texts(column: Ints, places: int, printed: int | None = PRINTED) -> list[str]:
     """Units of 10**-places with ``printed`` decimals (None: as many as places); cut off where those are fewer."""
-    return [text(units, places, printed) for units in column.tolist()]
+    shown = places if printed is None else printed
+    if not places or shown < places:
+        return [text(units, places, printed) for units in column.tolist()]
+    # Half of what a month's file costs is this line.
+    zeros = "0" * (shown - places)
+    whole, rest = np.divmod(column, 10**places)
+    return [f"{units}.{part:0{places}d}{zeros}" for units, part in zip(whole.tolist(), rest.tolist(), strict=True)]
 
 
 def text(units: int, places: int, printed: int | None = PRINTED) -> str:
