@@ -12,7 +12,7 @@ import dagster as dg
 
 from crypto_assets.assets.handles import absence, handles
 from crypto_assets.assets.quality import operations
-from crypto_assets.assets.raw import alpha_vantage, coincap, coingecko, exchanges, mempool
+from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.automation import jobs, schedules, sensors
@@ -22,6 +22,7 @@ from crypto_assets.resources.settings import Settings
 # The raw assets of each provider.
 RAW = {
     "alpha_vantage": alpha_vantage,
+    "binance_archive": binance_archive,
     "coincap": coincap,
     "coingecko": coingecko,
     "exchanges": exchanges,

@@ -6,7 +6,7 @@ How raw is read for it is in ``readings/``, one module a provider. What looks at
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -23,6 +23,11 @@ from crypto_assets.tables.window import Window
 
 # A rounded column is at most half a unit of its last stored digit away from the provider's text.
 HALF_A_UNIT = Decimal("5e-19")
+# Seconds of Python's own decimals, and far more than any slip of a parser needs to show.
+MOST_COMPARED = 20_000
+
+# A pull, and what finds a record inside it.
+_Key = tuple[str | None, ...]
 
 
 def reconciled(contract: type[Contract]) -> Callable[[Case], Finding]:
@@ -67,29 +72,36 @@ def count_by_day(source: type[raw.RawAnswers], answers: pl.LazyFrame, window: Wi
 
 
 def lossless(contract: type[Contract]) -> Callable[[Case], Finding]:
-    """The decimals of each entity's newest row of each day equal the raw text, by Python's own decimals."""
-    money = [f.name for f in fields(contract) if f.dtype == MONEY]
+    """The numbers of each entity's newest row of each day equal the raw text: decimals digit by digit, by Python's own
+    decimals, and doubles as the nearest one.
+
+    Where an entity is as short-lived as a trade these are too many: ``MOST_COMPARED`` rows then, evenly spread.
+    """
+    money = [f.name for f in fields(contract) if f.dtype in (MONEY, pl.Float64())]
     rounded = {f.name for f in fields(contract) if f.is_rounded}
     when = moment(contract)
     entity = [name for name in primary_key(contract) if name != when]
 
     def judge(case: Case) -> Finding:
         newest = case.rows.filter(pl.col(when) == pl.col(when).max().over("date", *entity))
+        newest = newest.gather_every(max(1, -(-len(newest) // MOST_COMPARED)))
         n_compared = 0
         differing: list[dict[str, str]] = []
         for source in RAW_OF[contract]:
             reading = READINGS[source]
             columns = {name: reading.decimals[name] for name in money if name in reading.decimals}
             answers = case.lake.scan(source, case.window)
-            answers = answers.filter(pl.col("pull_id").is_in(newest["pull_id"].unique().to_list()))
-            sent = _sent(reading, answers)
-            rows = newest.filter(pl.col("pull_id").is_in([pull_id for pull_id, *_ in sent]))
+            held = answers.select(pl.col("pull_id").unique()).collect()["pull_id"]
+            rows = newest.filter(pl.col("pull_id").is_in(held.implode()))
             # Rows of pulls that no source holds are told by the last one.
-            newest = newest.filter(~pl.col("pull_id").is_in(rows["pull_id"].unique().to_list()))
+            newest = newest.filter(~pl.col("pull_id").is_in(held.implode()))
             rows = pl.concat([rows, newest]) if source is RAW_OF[contract][-1] else rows
             n_compared += len(rows) * len(columns)
-            for row in rows.select("pull_id", *dict.fromkeys([*entity, *reading.found_by, *columns])).to_dicts():
-                key = (row["pull_id"], *(_stored_text(row[name]) for name in reading.found_by))
+            names = dict.fromkeys([*entity, *reading.found_by, *columns])
+            stored = [(_key(row, reading), row) for row in rows.select("pull_id", *names).to_dicts()]
+            theirs = answers.filter(pl.col("pull_id").is_in(rows["pull_id"].unique().implode()))
+            sent = _sent(reading, theirs, {key for key, _ in stored})
+            for key, row in stored:
                 label = "/".join(str(row[part]) for part in entity)
                 found = _differences(row, sent.get(key, []), columns, rounded)
                 differing += [{"key": label, **difference} for difference in found]
@@ -106,13 +118,15 @@ def _answers(answers: pl.LazyFrame) -> Iterator[Mapping[str, Any]]:
     yield from good.select(ANSWER).collect().iter_rows(named=True)
 
 
-def _sent(reading: Reading, answers: pl.LazyFrame) -> dict[tuple[str | None, ...], list[Mapping[str, Any]]]:
-    """The records that were sent, by pull and key."""
-    sent: dict[tuple[str | None, ...], list[Mapping[str, Any]]] = {}
+def _sent(reading: Reading, answers: pl.LazyFrame, wanted: Container[_Key]) -> dict[_Key, list[Mapping[str, Any]]]:
+    """The records that were sent, by pull and key; only those that are wanted: a month has too many to hold."""
+    sent: dict[_Key, list[Mapping[str, Any]]] = {}
     for answer in _answers(answers):
         for record in reading.records(answer):
             if isinstance(record, dict):
-                sent.setdefault((answer["pull_id"], *reading.key(record, answer)), []).append(record)
+                key = (answer["pull_id"], *reading.key(record, answer))
+                if key in wanted:
+                    sent.setdefault(key, []).append(record)
     return sent
 
 
@@ -134,6 +148,11 @@ def _differences(
         yield {"column": name, "stored": _plain(row[name]), "sent": told}
 
 
+def _key(row: Mapping[str, Any], reading: Reading) -> _Key:
+    """What finds a row's record: its pull, and inside it what the provider's record says itself."""
+    return (row["pull_id"], *(_stored_text(row[name]) for name in reading.found_by))
+
+
 def _stored_text(value: Any) -> str:
     """A key of ours as the provider writes it."""
     return str(round(value.timestamp() * 1000)) if isinstance(value, datetime) else str(value)
@@ -143,10 +162,12 @@ def _plain(value: Decimal | str | None) -> str:
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
-def _equal(stored: Decimal | None, sent: str | None, *, is_rounded: bool) -> bool:
+def _equal(stored: Decimal | float | None, sent: str | None, *, is_rounded: bool) -> bool:
     if stored is None or sent is None:
         return stored is None and sent is None
     try:
+        if isinstance(stored, float):
+            return stored == float(Decimal(sent))
         return abs(stored - Decimal(sent)) <= HALF_A_UNIT if is_rounded else stored == Decimal(sent)
     except ArithmeticError:
         return False

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crypto_assets.providers import alpha_vantage, binance_archive, coingecko, exchanges, mempool
 from crypto_assets.providers.provider import Provider
 
-_ALL: tuple[Provider, ...] = ()
+_ALL: tuple[Provider, ...] = (
+    alpha_vantage.PROVIDER,
+    binance_archive.PROVIDER,
+    exchanges.PROVIDER,
+    coingecko.PROVIDER,
+    mempool.PROVIDER,
+)
 
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _ALL}

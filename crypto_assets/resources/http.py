@@ -108,7 +108,8 @@ class Source:
 
     ``credits`` gives the cost of an answer by the bytes of its body. ``classify(status, headers, body)`` reads
     every answer but redirects and 5xx; header names are lower case. It may raise ``ValueError`` for a body that
-    it cannot read. ``auth_params`` is for providers that take their key in the query only.
+    it cannot read. ``auth_params`` is for providers that take their key in the query only. ``accept`` is the header of
+    that name.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Source:
     deadline_s: float = 30
     attempts: int = 4
     auth_params: Callable[[str], Mapping[str, str]] | None = None
+    accept: str = "application/json"
 
 
 class _RefusedAddress(Exception):  # noqa: N818 (it never leaves this module)
@@ -252,7 +254,7 @@ class Client:
     def _exchange(self, url: httpx.URL) -> _Reply:
         """One call. Whatever the world does becomes a reply; details are our own words, never a foreign text."""
         source = self._source
-        headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
+        headers = {"Accept": source.accept, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
         # The key joins at the last moment: the address and headers that hold it never leave this function.
         if source.secret is not None:
             headers |= dict(source.auth_header(source.secret)) if source.auth_header else {}
@@ -633,6 +635,9 @@ def _decompressed(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes
     encodings = [each for part in headers.get("content-encoding", "").split(",") if (each := part.strip().lower())]
     encodings = [each for each in encodings if each != "identity"]
     if not encodings:
+        stated = headers.get("content-length", "")
+        if stated.isdecimal() and int(stated[:20]) > max_bytes:  # what is too large is not fetched at all
+            raise _TooLarge
         left = max_bytes
         for chunk in chunks:
             left -= len(chunk)

@@ -5,6 +5,8 @@ What the bodies mean is the providers' business (``providers/``); typed rows are
 
 from __future__ import annotations
 
+from typing import Literal
+
 from crypto_assets.tables.contract import (
     Contract,
     Kind,
@@ -20,7 +22,7 @@ from crypto_assets.tables.contract import (
 )
 
 
-def _raw_table(name: str, cadence: str, group: str = "coincap") -> Table:
+def _raw_table(name: str, cadence: str, group: str = "coincap", batch: Literal["day", "month"] | None = None) -> Table:
     return Table(
         zone=Zone.RAW,
         name=name,
@@ -29,6 +31,7 @@ def _raw_table(name: str, cadence: str, group: str = "coincap") -> Table:
         write=Write.APPEND,
         sort_by=("window_start_at", "pull_id", "page"),
         span=("window_start_at", "window_end_at"),
+        batch=batch,
     )
 
 
@@ -116,15 +119,15 @@ class RawExchangeTrades(RawAnswers):
 
 
 class RawBinanceKlines(RawAnswers):
-    """Binance's archive of candles: one zip file of a month or a day of one market and interval an answer."""
+    """Binance's archive of candles: the checksum and the zip file of a month or a day of a market and interval."""
 
-    table = _raw_table("binance_klines", "daily, and backfills", "binance_archive")
+    table = _raw_table("binance_klines", "daily, and backfills", "binance_archive", "month")
 
 
 class RawBinanceTrades(RawAnswers):
-    """Binance's archive of aggregated trades: one zip file of a month or a day of one market an answer."""
+    """Binance's archive of aggregated trades: the checksum and the zip file of a day of one market."""
 
-    table = _raw_table("binance_trades", "backfills", "binance_archive")
+    table = _raw_table("binance_trades", "backfills", "binance_archive", "day")
 
 
 class RawAlphaVantageRates(RawAnswers):

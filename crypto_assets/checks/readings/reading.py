@@ -16,7 +16,10 @@ from typing import Any
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 # What a reading may know of an answer besides its body.
-ANSWER = ("pull_id", "body", "subject", "request", "window_start_at", "window_end_at", "observed_at", "ingested_at")
+ANSWER = (
+    *("pull_id", "endpoint", "body", "subject", "request"),
+    *("window_start_at", "window_end_at", "observed_at", "ingested_at"),
+)
 Answer = Mapping[str, Any]
 
 
