@@ -50,6 +50,8 @@ ASSET_IDS: Mapping[str, str] = {
     "staked-ether": "steth",
     "the-open-network": "toncoin",
 }
+# An id of ours that names one coin is free for another one there, which must not be merged into it.
+_OUR_IDS = {ours: f"{NAME}-{ours}" for ours in ASSET_IDS.values()} | dict(ASSET_IDS)
 _BANNED = "the provider's CDN bans this address; asking again would make it longer"
 # A missing key, a plan that does not cover the endpoint, a key of the other kind, or for the other address.
 _KEY_ERRORS = {
@@ -217,7 +219,7 @@ def parse_markets(raw: pl.DataFrame) -> Records:
     parsed = records(raw, ASSET_FIELDS, required=("id", "symbol", "name", "current_price"), where="coingecko markets")
     nothing = pl.lit(None, pl.String)
     frame = parsed.frame.with_columns(
-        asset_id=pl.col("provider_asset_id").replace(dict(ASSET_IDS)),
+        asset_id=pl.col("provider_asset_id").replace(_OUR_IDS),
         symbol=pl.col("symbol").str.to_uppercase(),
         updated_at=_milliseconds("updated_at"),
         vwap_usd_24h=pl.lit(None, MONEY),
@@ -247,6 +249,7 @@ PROVIDER = Provider(
     NAME,
     urls={NAME: URL},
     connect=_connect,
+    limits=lambda has_key, _: {NAME: DEMO if has_key else KEYLESS},
     key_name="COINGECKO_DEMO_API_KEY",
     unlocks="30 calls a minute instead of 5 (a demo key is free)",
 )
