@@ -12,9 +12,8 @@ from datetime import timedelta
 
 import polars as pl
 
-# CoinCap first: it states volume-weighted prices to 18 digits every few minutes, CoinGecko some six digits of a cached
-# one. Providers that are not named come after these, by name.
-PREFERENCE = ("coincap", "coingecko")
+from crypto_assets.tables.trusted import PREFERENCE
+
 # A provider that is silent for less than this is out of order, and its last words on slow facts stand; after that it
 # is gone (a key that was not renewed), and the next one speaks.
 SILENCE = timedelta(days=30)

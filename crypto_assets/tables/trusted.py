@@ -70,6 +70,10 @@ class Fact(Contract):
         return pl.col("observed_at") >= GENESIS
 
 
+# Who is listened to where several providers state one thing. CoinCap first: it states volume-weighted prices to 18
+# digits every few minutes, CoinGecko some six digits of a cached one. Others come after these, by name.
+PREFERENCE = ("coincap", "coingecko")
+
 _ASSET_BODIES = ("raw.coincap_assets.body", "raw.coingecko_markets.body")
 
 

@@ -9,6 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crypto_assets.tables.trusted import PREFERENCE
+
+_PLACES = " ".join(f"when '{provider}' then {place}" for place, provider in enumerate(PREFERENCE))
+# Each asset's snapshots of an hour by its preferred provider, as in `analytics.preference`: several would take turns.
+_SNAPSHOTS = f"""(
+            select *, rank() over (
+                partition by asset_id, date_trunc('hour', observed_at)
+                order by case provider {_PLACES} else {len(PREFERENCE)} end, provider
+            ) as preference
+            from trusted.asset_snapshots
+        ) as snapshots
+        where preference = 1"""  # noqa: S608 - names of providers, all above
+
 VIEWS: Mapping[str, str] = {
     # Raw/Trusted/Refined zones over CoinCap: currencies, their metrics, their values.
     "refined.currency": """
@@ -25,12 +38,12 @@ VIEWS: Mapping[str, str] = {
         from refined.dim_asset
         where is_current and asset_id not in (select currency_id from trusted.fx_rates)
     """,
-    "refined.crypto_data": """
+    "refined.crypto_data": f"""
         select asset_id as currency_id, name, rank, price_usd, max_supply, supply, vwap_usd_24h as vwap_24hr,
                volume_usd_24h as vol_usd_24hr, market_cap_usd, change_pct_24h as diff_percent_24hr,
                explorer_url as explorer, observed_at as "timestamp"
-        from trusted.asset_snapshots
-    """,
+        from {_SNAPSHOTS}
+    """,  # noqa: S608
     "refined.currency_value": """
         select currency_id, rate_usd, observed_at as "timestamp"
         from trusted.fx_rates
@@ -48,9 +61,9 @@ VIEWS: Mapping[str, str] = {
         left join refined.latest_assets as l on l.asset_id = d.asset_id
         where d.is_current
     """,
-    "refined.facts_coins": """
+    "refined.facts_coins": f"""
         select asset_id as coin_id, name, rank, price_usd, round(change_pct_24h, 4) as change_percent_24hr,
                market_cap_usd, volume_usd_24h as volume_usd_24hr, vwap_usd_24h as vwap_24hr, observed_at
-        from trusted.asset_snapshots
-    """,
+        from {_SNAPSHOTS}
+    """,  # noqa: S608
 }
