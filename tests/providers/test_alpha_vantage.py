@@ -637,15 +637,6 @@ def test_a_series_of_no_such_interval_is_refused_before_any_call(sandbox: Sandbo
 # ---- 25 calls a day, five a minute ----
 
 
-def test_a_day_of_rounds_and_series_fits_the_days_calls(sandbox: Sandbox, tmp_path: Path) -> None:
-    """D5: the rounds of rates are spaced so that they and each series once, with a reserve, are 25 calls at most."""
-    for pairs in (["BTC/USD"], ["BTC/USD", "ETH/USD"], ["BTC/USD", "ETH/USD", "DOGE/USD"]):
-        with asking(sandbox, tmp_path, key=None, pairs=pairs) as av:
-            rounds = round(dt.timedelta(days=1) / av.time_between_rounds)
-            assert rounds >= 3
-            assert rounds * len(pairs) + len(av.subjects) + alpha_vantage.RESERVE <= 25
-
-
 def test_no_minute_has_more_than_five_calls(sandbox: Sandbox, tmp_path: Path) -> None:
     clock = FixedClock(NOW)
     moments = []

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -78,7 +79,7 @@ def test_series_come_newest_first_as_text_of_eight_decimals(ask: Ask, spacing: s
     assert told["Meta Data"]["6. Last Refreshed"] == "2026-10-14 00:00:00"
     # Each closes where the next one opens, and the one in progress at the market's price of now.
     ordered = [points[stamp] for stamp in reversed(stamps)]
-    assert all(a["4. close"] == b["1. open"] for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(a["4. close"] == b["1. open"] for a, b in pairwise(ordered))
     assert float(ordered[-1]["4. close"]) == pytest.approx(MARKET.price("bitcoin", NOW), rel=1e-9)
 
 
@@ -186,6 +187,6 @@ def test_faults_are_told_in_the_providers_words_with_status_200(
 def test_a_body_can_be_cut_and_a_page_can_be_html(sandbox: Sandbox, response: Callable[..., httpx.Response]) -> None:
     asked = {"from_currency": "BTC", "to_currency": "USD"}
     sandbox.set_faults([Fault("truncated", "*", times=1), Fault("html", "*", after=1, times=1)])
-    with pytest.raises(ValueError, match="Unterminated|Expecting"):
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
         response("CURRENCY_EXCHANGE_RATE", **asked).json()
     assert response("CURRENCY_EXCHANGE_RATE", **asked).headers["content-type"].startswith("text/html")

@@ -1,7 +1,8 @@
 """A process in which whatever can happen to a key happens to it, at debug level, with real resources and storage.
 
-Run as ``python -m tests.security.canary <folder>`` with the key in COINCAP_API_KEY. What it leaves behind (lake, state,
-Dagster's SQLite and logs, stdout, stderr) is what ``test_canary.py`` searches, and what the webserver then serves.
+Run as ``python -m tests.security.canary <folder>`` with the key in COINCAP_API_KEY and ALPHAVANTAGE_API_KEY. What it
+leaves behind (lake, state, Dagster's SQLite and logs, stdout, stderr) is what ``test_canary.py`` searches, and what the
+webserver then serves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from crypto_assets.definitions import build_definitions
 from crypto_assets.errors import CryptoAssetsError
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Market, serve
+from crypto_assets.sandbox import Fault, Market, serve
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import Contract
 from tests.faults.hostile import Hostile, answer, echo, hostile, redirect
@@ -64,6 +65,21 @@ def misuse(server: Hostile, home: Path, instance: dg.DagsterInstance) -> None:
     print("settled:", run(settings_for(server.url, home / "misused"), instance, [trusted.AssetSnapshots]))
 
 
+def repeat(home: Path, instance: dg.DagsterInstance) -> None:
+    """Runs of a provider that takes its key in the query and repeats it in the words for a used-up quota."""
+    with serve(Market(7, n_assets=20)) as sandbox:
+        settings = Settings(
+            lake_uri=str(home / "repeated"),
+            state_dir=home / "state",
+            sandbox_url=sandbox.url,
+            providers=("alpha_vantage",),
+        )
+        asked: list[type[Contract]] = [raw.RawAlphaVantageRates, trusted.Quotes]
+        print("key in the query:", run(settings, instance, asked))
+        sandbox.set_faults([Fault("quota_429", "alpha_vantage.currency_exchange_rate")])
+        print("key repeated:", run(settings, instance, asked))
+
+
 def main(home: Path) -> None:
     logging.basicConfig(level=logging.DEBUG, filename=home / "debug.log", force=True)
     SystemClock.sleep = lambda self, seconds: None  # type: ignore[method-assign]
@@ -76,6 +92,7 @@ def main(home: Path) -> None:
             print("keyed run:", run(settings, instance, [raw.RawCoincapAssets, trusted.AssetSnapshots]))
         with hostile(answer(b"")) as server:
             misuse(server, home, instance)
+            repeat(home, instance)
             (home / "seen.bin").write_bytes(b"".join(server.requests))
     try:
         build_definitions(settings_for(f"https://example.org/?key={secret.get_secret_value()}", home))

@@ -34,10 +34,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group
 
 
 def environment(home: Path) -> dict[str, str]:
-    ours = ("CRYPTO_ASSETS_", "AWS_", "COINCAP_", "DAGSTER_")
+    ours = ("CRYPTO_ASSETS_", "AWS_", "COINCAP_", "ALPHAVANTAGE_", "DAGSTER_")
     told = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     told.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**told, "DAGSTER_HOME": str(home / "dagster_home"), "COINCAP_API_KEY": KEY}
+    keys = {"COINCAP_API_KEY": KEY, "ALPHAVANTAGE_API_KEY": KEY}
+    return {**told, "DAGSTER_HOME": str(home / "dagster_home"), **keys}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,10 @@ def test_the_key_was_used_and_misused(home: Path) -> None:
     lake = Lake(str(home / "misused" / "lake"))
     bodies = lake.read(raw.RawCoincapAssets)["body"]
     assert sum(b"[redacted]" in body for body in bodies) >= 6
+    assert "key in the query: True" in said
+    assert "key repeated: False" in said
+    repeated = Lake(str(home / "repeated")).read(raw.RawAlphaVantageRates).filter(outcome="quota_exhausted")
+    assert b"We have detected your API key as [redacted] and" in repeated["body"].item()
     assert Lake(str(home / "lake")).read(trusted.AssetSnapshots).height == 20
     assert "DEBUG:" in (home / "debug.log").read_text()
     assert "GET localhost/v3/assets: denied, attempt 1" in (home / "stderr.txt").read_text()
@@ -156,9 +161,10 @@ def test_the_webserver_tells_resources_runs_and_events_without_the_key(web: Web,
     selector = {"repositoryName": node["name"], "repositoryLocationName": node["location"]["name"]}
     resources = json.dumps(web.ask(RESOURCES, s=selector))
     assert '"COINCAP_API_KEY"' in resources
+    assert '"ALPHAVANTAGE_API_KEY"' in resources
     runs = web.ask(RUNS)
     told = json.dumps(runs)
-    assert len(runs["runsOrError"]["results"]) == 2 + len(MISUSES)
+    assert len(runs["runsOrError"]["results"]) == 4 + len(MISUSES)
     assert "check COINCAP_API_KEY" in told
     assert "ended denied" in told
     answers = home / "graphql"
