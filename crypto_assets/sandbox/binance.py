@@ -31,7 +31,6 @@ from crypto_assets.sandbox.tape import (
     closing,
     microseconds,
     tape_of,
-    within,
 )
 from crypto_assets.sandbox.texts import signed, text, texts
 
@@ -279,15 +278,15 @@ def _agg_trades(asked: _Question) -> object:
     first, start, last = asked.number("fromId"), asked.start(), asked.end()
     tape, until = asked.tape, asked.until
     end = until if last is None else min(until, last)
+    hidden = tape.hidden(spot.market_id, "rest", asked.now)
     if first is not None:
         if start is not None or last is not None:
             raise _RefusedError(-1128, "Combination of optional parameters invalid.")
-        trades = tape.trades_from_id(spot.market_id, first, limit, until)
+        trades = tape.trades_from_id(spot.market_id, first, limit, until, hidden)
     elif start is not None:
-        trades = tape.first_trades(spot.market_id, start, end, limit)
+        trades = tape.first_trades(spot.market_id, start, end, limit, hidden)
     else:
-        trades = tape.last_trades(spot.market_id, limit, end)
-    trades = trades.where(~within(trades.time_us, tape.hidden(spot.market_id, "rest", asked.now)))
+        trades = tape.last_trades(spot.market_id, limit, end, hidden)
     return [
         {"a": a, "p": p, "q": q, "f": f, "l": last_raw, "T": asked.clock(us), "m": m, "M": True}
         for a, p, q, f, last_raw, us, m in zip(
@@ -305,7 +304,8 @@ def _agg_trades(asked: _Question) -> object:
 
 def _trades(asked: _Question) -> object:
     spot, limit = asked.spot(), asked.limit()
-    raw = asked.tape.last_trades(spot.market_id, limit, asked.until).split()
+    hidden = asked.tape.hidden(spot.market_id, "rest", asked.now)
+    raw = asked.tape.last_trades(spot.market_id, limit, asked.until, hidden).split()
     raw = raw.where(slice(max(0, len(raw) - limit), None))
     return [
         {

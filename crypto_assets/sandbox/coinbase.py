@@ -197,9 +197,9 @@ def _trades(asked: _Question) -> _Page:
     tape, until = asked.tape, asked.until
     after, before = asked.whole("after", -1), asked.whole("before", -1)
     end = until if after < 0 else min(until, tape.time_of_raw(spot.market_id, after, until) + 1)
-    raw = tape.last_trades(spot.market_id, limit + 4, end).split()
+    hidden = tape.hidden(spot.market_id, "rest", asked.now)
+    raw = tape.last_trades(spot.market_id, limit + 4, end, hidden).split()
     raw = raw.where((raw.first_id < (after if after >= 0 else 1 << 62)) & (raw.first_id > before))
-    raw = raw.where(~within(raw.time_us, tape.hidden(spot.market_id, "rest", asked.now)))
     raw = raw.where(slice(max(0, len(raw) - limit), None)).where(slice(None, None, -1))
     rows = [
         {

@@ -24,7 +24,7 @@ from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.replies import broken_off, json_reply
 from crypto_assets.sandbox.spot import SpotMarket
 from crypto_assets.sandbox.state import SandboxState
-from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Candles, Ints, Tape, microseconds, tape_of, within
+from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Candles, Ints, Tape, microseconds, tape_of
 from crypto_assets.sandbox.texts import text, texts
 
 VENUE = "kraken"
@@ -221,17 +221,16 @@ def _trades(asked: _Question) -> dict[str, object]:
     if not 1 <= n <= MAX_TRADES:
         raise _RefusedError("EGeneral:Invalid arguments:count")
     tape, until = asked.tape, asked.until
+    hidden = tape.hidden(spot.market_id, "rest", asked.now)
     if since is None:
-        trades = tape.last_trades(spot.market_id, n, until).split()
+        trades = tape.last_trades(spot.market_id, n, until, hidden).split()
         trades = trades.where(slice(max(0, len(trades) - n), None))
     else:
         # Trades of the same microsecond as since may be new, and up to three raw ones may have been seen.
-        trades = tape.first_trades(spot.market_id, since // 1000, until, n + 8).split()
+        trades = tape.first_trades(spot.market_id, since // 1000, until, n + 8, hidden).split()
     ns = _nanoseconds(trades.time_us)
-    shown = ~within(trades.time_us, tape.hidden(spot.market_id, "rest", asked.now))
-    if since is not None:
-        shown &= ns > since
-    trades, ns = trades.where(shown).where(slice(None, n)), ns[shown][:n]
+    is_new = ns > (-1 if since is None else since)
+    trades, ns = trades.where(is_new).where(slice(None, n)), ns[is_new][:n]
     rows = [
         [price, amount, us / SECOND_US, "s" if sold else "b", "m" if number % 3 else "l", "", number]
         for price, amount, us, sold, number in zip(

@@ -307,19 +307,20 @@ class Tape:
         """When the market was listed, in microseconds."""
         return self._life(self.markets[market_id])[0]
 
-    def first_trades(self, market_id: str, start: int, end: int, n: int) -> Trades:
-        """The first ``n`` aggregate trades in [start, end) microseconds."""
+    def first_trades(self, market_id: str, start: int, end: int, n: int, hidden: Spans = ()) -> Trades:
+        """The first ``n`` aggregate trades in [start, end) microseconds; those in hidden spans are not there."""
         listed, delisted = self._life(self.markets[market_id])
         start, end = max(start, listed), min(end, delisted)
         found: list[Trades] = []
         while start < end and sum(map(len, found)) < n:
             stop = min(end, (start // DAY_US + 1) * DAY_US)
-            found.append(self.trades_us(market_id, start, stop))
+            part = self.trades_us(market_id, start, stop)
+            found.append(part.where(~within(part.time_us, hidden)))
             start = stop
         return _joined(self.markets[market_id], found).where(slice(None, n))
 
-    def trades_from_id(self, market_id: str, agg_id: int, n: int, until: int) -> Trades:
-        """Up to ``n`` aggregate trades from an id on, before ``until`` microseconds."""
+    def trades_from_id(self, market_id: str, agg_id: int, n: int, until: int, hidden: Spans = ()) -> Trades:
+        """Up to ``n`` aggregate trades from an id on, before ``until`` microseconds and outside hidden spans."""
         spot = self.markets[market_id]
         low, high = microseconds(OPENED) // DAY_US, until // DAY_US
         while low < high:  # the last day whose first id is not above the one wanted
@@ -330,7 +331,7 @@ class Tape:
                 high = middle - 1
         # What is left of that day may be fewer than wanted: its first trades are skipped, not counted.
         skipped = max(0, agg_id - self._ids_before(spot, low)[0])
-        found = self.first_trades(market_id, low * DAY_US, until, n + skipped)
+        found = self.first_trades(market_id, low * DAY_US, until, n + skipped, hidden)
         return found.where(found.agg_id >= agg_id).where(slice(None, n))
 
     def time_of_raw(self, market_id: str, raw_id: int, until: int) -> int:
@@ -344,7 +345,7 @@ class Tape:
         place = int(np.searchsorted(trades.last_id, raw_id))
         return int(trades.time_us[place]) if place < len(trades) else until
 
-    def last_trades(self, market_id: str, n: int, until: int) -> Trades:
+    def last_trades(self, market_id: str, n: int, until: int, hidden: Spans = ()) -> Trades:
         """The ``n`` aggregate trades before ``until`` microseconds, by time; fewer where there were no more."""
         spot = self.markets[market_id]
         found: list[Trades] = []
@@ -352,7 +353,8 @@ class Tape:
         end = min(until, delisted)
         while end > listed and sum(map(len, found)) < n:
             start = (end - 1) // DAY_US * DAY_US
-            found.insert(0, self.trades_us(market_id, start, end))
+            part = self.trades_us(market_id, start, end)
+            found.insert(0, part.where(~within(part.time_us, hidden)))
             end = start
         joined = _joined(spot, found)
         return joined.where(slice(max(0, len(joined) - n), None))
