@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import dagster as dg
 
 from crypto_assets.assets.handles import absence, handles
-from crypto_assets.assets.quality import operations
+from crypto_assets.assets.quality import gaps, operations
 from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
-from crypto_assets.automation import jobs, schedules, sensors
+from crypto_assets.automation import jobs, repair, restatements, schedules, sensors
 from crypto_assets.checks.asset_checks import checks_of
 from crypto_assets.resources.settings import Settings
 
@@ -33,18 +33,19 @@ RAW = {
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """All definitions for these settings; ``resources`` replace the usual ones (tests, the demo)."""
     present = [name for name in RAW if absence(name, settings) is None]
-    has_coincap = "coincap" in present
     raw = dg.load_assets_from_modules([RAW[name] for name in present])
-    derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations])
+    derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations, gaps])
     return dg.Definitions(
         assets=[*raw, *derived],
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
-        jobs=[jobs.refresh, jobs.maintenance, jobs.disaster_drill, *([jobs.history] if has_coincap else [])],
-        schedules=[
-            *([*schedules.live(settings), schedules.daily_history(settings)] if has_coincap else []),
-            schedules.maintenance(settings),
+        jobs=[
+            jobs.refresh,
+            jobs.maintenance,
+            jobs.disaster_drill,
+            *([restatements.restatements] if "binance_archive" in present else []),
         ],
-        sensors=[sensors.automation, sensors.run_failure],
+        schedules=[*schedules.live(settings), *schedules.daily_history(settings), schedules.maintenance(settings)],
+        sensors=[sensors.automation, sensors.run_failure, repair.gap_repair],
         resources={**handles(settings), **(resources or {})},
         executor=dg.in_process_executor,
     )

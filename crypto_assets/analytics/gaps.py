@@ -126,13 +126,13 @@ def ledger(
 def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Verdict:
     """Why the gap is there, from the answers that cover it."""
     key, start, end = gap["key"], gap["gap_start_at"], gap["gap_end_at"]
-    answers = evidence.answers.filter(
-        pl.col("key") == key, pl.col("window_start_at") < end, pl.col("window_end_at") > start
-    ).sort("ingested_at")
-    covering = answers.filter(covers(start, end))
-    complete = set(covering["source"])
-    unasked = [source for source in evidence.sources.get(key, ()) if source not in complete]
-    told = ", ".join(sorted(complete))
+    about = pl.col("window_start_at") < end, pl.col("window_end_at") > start
+    answers = evidence.answers.filter(pl.col("key") == key, *about).sort("ingested_at")
+    by_source = {name: part for (name,), part in answers.group_by("source", maintain_order=True)}
+    complete = sorted(name for name, part in by_source.items() if covers(part, start, end))
+    asked = {name for name, part in by_source.items() if is_answered(part, start, end)}
+    unasked = [source for source in evidence.sources.get(key, ()) if source not in asked]
+    told = ", ".join(complete)
     if complete:
         first, last = evidence.first.get(key), evidence.last.get(key)
         if first is not None and end <= first:
@@ -143,27 +143,48 @@ def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Ver
                 "venue_outage", f"no market of the venue has anything; {told} was asked", is_repairable=False
             )
         if not unasked:
+            out_of_reach = answers.filter(pl.col("is_complete"), pl.col("outcome") == "not_found")
+            if len(out_of_reach):
+                return Verdict("provider_error", str(out_of_reach["detail"].item(-1)), is_repairable=False)
             if last is not None and start > last:
                 return Verdict("delisted", f"{told} has nothing after {last:%Y-%m-%d %H:%M}", is_repairable=False)
             return Verdict("no_trades", f"{told} states nothing for it", is_repairable=False)
     bad = answers.filter(~pl.col("is_complete"))
-    if bad.is_empty() and not complete:
-        return Verdict("our_downtime", "nobody asked", is_repairable=True)
-    if bad.is_empty():
+    if len(bad):
+        outcome, detail, source = bad.select("outcome", "detail", "source").row(-1)
+        ending = f"{source} ended {outcome}: {detail or 'no records'}"
+        return Verdict(_CAUSES.get(outcome, "provider_error"), ending, is_repairable=True)
+    if complete:
         return Verdict("provider_error", f"{told} lacks it; {', '.join(unasked)} was not asked", is_repairable=True)
-    outcome, detail, source = bad.select("outcome", "detail", "source").row(-1)
-    cause = _CAUSES.get(outcome, "provider_error")
-    return Verdict(cause, f"{source} ended {outcome}: {detail or 'no records'}", is_repairable=True)
+    return Verdict("our_downtime", "nobody asked for all of it", is_repairable=True)
 
 
-def covers(start: datetime, end: datetime) -> pl.Expr:
-    """Whether an answer is complete, about all of the time, and younger than it."""
-    return (
-        pl.col("is_complete")
-        & (pl.col("window_start_at") <= start)
-        & (pl.col("window_end_at") >= end)
-        & (pl.col("ingested_at") >= end)
+def covered(answers: pl.DataFrame) -> list[tuple[datetime, datetime]]:
+    """The times that complete answers are about and were given after, as the fewest intervals, in order."""
+    spans = (
+        answers.filter("is_complete")
+        .select("window_start_at", end=pl.min_horizontal("window_end_at", "ingested_at"))
+        .filter(pl.col("window_start_at") < pl.col("end"))
+        .sort("window_start_at")
     )
+    found: list[tuple[datetime, datetime]] = []
+    for start, end in spans.iter_rows():
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def covers(answers: pl.DataFrame, start: datetime, end: datetime) -> bool:
+    """Whether complete answers, younger than it, are about all of the time."""
+    return any(opens <= start and end <= closes for opens, closes in covered(answers))
+
+
+def is_answered(answers: pl.DataFrame, start: datetime, end: datetime) -> bool:
+    """Like ``covers``, where to say that there is nothing (a file that is not there) is an answer too."""
+    told = answers.with_columns(is_complete=pl.col("is_complete") | (pl.col("outcome") == "not_found"))
+    return covers(told, start, end)
 
 
 def _placed(known: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from crypto_assets import __version__
 from crypto_assets.errors import CryptoAssetsError, DataError
 from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG, SINGLE_RUN
 from crypto_assets.resources.failpoints import failpoint
-from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.lake import Lake, content_hash
 from crypto_assets.tables.conform import PULL_REFUSED, Records, Settled, conform, settle
 from crypto_assets.tables.contract import (
     Contract,
@@ -398,6 +398,16 @@ def within(contract: type[Contract], window: Window, rows: pl.LazyFrame) -> pl.L
     if contract.table.write is Write.MERGE:
         return rows
     return rows.filter(pl.col("date").is_between(pl.lit(window.days[0]), pl.lit(window.days[-1])))
+
+
+# What says where a row comes from, and not what it states.
+_ORIGIN = ("provider", "ingested_at", "pull_id", "n_duplicates")
+
+
+def content_by_day(rows: pl.DataFrame) -> Mapping[date, str]:
+    """A hash of what the rows of each day state, whoever stated it and however often."""
+    stated = rows.drop([name for name in _ORIGIN if name in rows.columns])
+    return {day: content_hash(part) for (day,), part in stated.group_by("date", maintain_order=True)}
 
 
 def by_day(window: Window, **frames: pl.DataFrame) -> Mapping[date, Mapping[str, int]]:

@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
-from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, is_covered
+from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
@@ -80,7 +80,7 @@ def repairs(lake: Lake, spine: Spine, gaps: pl.DataFrame) -> Iterator[tuple[Repa
 
 def _source(spine: Spine, gap: Mapping[str, Any], answers: pl.DataFrame) -> type[raw.RawAnswers]:
     sources = spine.sources(gap["key"])
-    unasked = [source for source in sources if not is_covered(answers, source, gap)]
+    unasked = [source for source in sources if not has_answered(answers, source, gap)]
     turns: list[type[raw.RawAnswers]] = unasked or sources
     return turns[int(gap["attempts"]) % len(turns)]
 

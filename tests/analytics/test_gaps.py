@@ -111,6 +111,16 @@ GAP = {"key": KEY, "gap_start_at": at(10), "gap_end_at": at(20)}
         ([answer("rest", "quota_exhausted", complete=False)], {}, "rate_limited", True),
         ([answer("archive", "not_found", complete=False)], {}, "provider_error", True),
         ([answer("archive", "malformed", complete=False), answer("rest")], {}, "provider_error", True),
+        # That there is no file is an answer beside one that covers the time, and none alone.
+        ([answer("archive", "not_found", complete=False), answer("rest")], {"last": {KEY: at(5)}}, "delisted", False),
+        # Two answers that meet inside the gap cover it together; one that ends there does not.
+        (
+            [answer("rest", window_end_at=at(15)), answer("rest", window_start_at=at(15)), answer()],
+            {},
+            "no_trades",
+            False,
+        ),
+        ([answer("rest", "not_found", detail="history unreachable")], {"sources": ("rest",)}, "provider_error", False),
         # An answer that arrived before the gap was over says nothing of its end.
         ([answer(ingested_at=at(15)), answer("rest", ingested_at=at(15))], {}, "our_downtime", True),
         # An answer about a part of it, and one about another market.

@@ -8,9 +8,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from crypto_assets.analytics.gaps import Evidence, covers, ledger, missing
+from crypto_assets.analytics.gaps import Evidence, covered, is_answered, ledger, missing
 from crypto_assets.assets.lake_asset import asset_facts, materialize, windows_of
 from crypto_assets.providers import coincap
+from crypto_assets.providers.venues import venue_of
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
@@ -35,6 +36,8 @@ class Spine:
         serves: whether a source can be asked for a key.
         group: what falls silent together (a venue), by key.
         every: the step of a key; None where none is expected.
+        omits_quiet: whether the source of a key has no row for a time without trades: where it answered, nothing is
+            missing then.
     """
 
     contract: type[Contract]
@@ -44,6 +47,7 @@ class Spine:
     serves: Callable[[type[raw.RawAnswers], str], bool]
     group: Callable[[str], str]
     every: Callable[[str], timedelta | None]
+    omits_quiet: Callable[[str], bool] = lambda _: False
 
     def sources(self, key: str) -> list[type[raw.RawAnswers]]:
         """The raw tables that can be asked for a key, cheapest first."""
@@ -63,6 +67,7 @@ CANDLES = Spine(
     serves=lambda source, key: source is not raw.RawBinanceKlines or key.startswith("binance:"),
     group=lambda key: key.partition(":")[0],
     every=_candle_step,
+    omits_quiet=lambda key: venue_of(key.partition(":")[0]).omits_quiet,
 )
 HISTORY = Spine(
     trusted.AssetHistory,
@@ -101,6 +106,7 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
             continue
         moments = missing(group, of_group, Window(whole.start, over), every)
         rows = known_rows.filter(pl.col("key").is_in(group))
+        moments = moments.filter(~_quiet(answers, [key for key in group if spine.omits_quiet(key)]))
         # Outside the asked days only known gaps count: nobody looked for new ones there.
         inside = pl.col("moment").is_between(pl.lit(window.start), pl.lit(window.end), closed="left")
         moments = moments.filter(inside | _within(rows))
@@ -135,14 +141,10 @@ def answers_about(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
     return pl.concat(found).unique(maintain_order=True)
 
 
-def is_covered(answers: pl.DataFrame, source: type[raw.RawAnswers], gap: Mapping[str, Any]) -> bool:
-    """Whether a complete answer of the source covers all of a gap."""
-    covering = answers.filter(
-        pl.col("source") == source.table.full_name,
-        pl.col("key") == gap["key"],
-        covers(gap["gap_start_at"], gap["gap_end_at"]),
-    )
-    return not covering.is_empty()
+def has_answered(answers: pl.DataFrame, source: type[raw.RawAnswers], gap: Mapping[str, Any]) -> bool:
+    """Whether the source has answered for all of a gap, be it that there is nothing."""
+    of_key = answers.filter(pl.col("source") == source.table.full_name, pl.col("key") == gap["key"])
+    return is_answered(of_key, gap["gap_start_at"], gap["gap_end_at"])
 
 
 def _by_step(spine: Spine, keys: Sequence[str]) -> Mapping[timedelta, list[str]]:
@@ -157,6 +159,16 @@ def _by_step(spine: Spine, keys: Sequence[str]) -> Mapping[timedelta, list[str]]
 def _floor(at: datetime, every: timedelta) -> datetime:
     midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + (at - midnight) // every * every
+
+
+def _quiet(answers: pl.DataFrame, keys: Sequence[str]) -> pl.Expr:
+    """Whether a missing time lies in what a source that omits quiet times has answered for."""
+    answered = pl.lit(value=False)
+    told = answers.filter(pl.col("outcome").is_in(["ok", "empty"]))
+    for key in keys:
+        for start, end in covered(told.filter(pl.col("key") == key)):
+            answered |= (pl.col("key") == key) & pl.col("moment").is_between(pl.lit(start), pl.lit(end), closed="left")
+    return answered
 
 
 def _within(rows: pl.DataFrame) -> pl.Expr:
