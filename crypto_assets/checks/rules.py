@@ -37,6 +37,8 @@ _STALE_HOURLY = timedelta(hours=3)
 _HOURLY = frozenset({raw.RawCoingeckoMarkets, raw.RawMempool})
 # Dead coins keep a price for days; half of all never do.
 COPIED = 0.5
+# So many are CoinGecko's, and of a few thousand prices that a day may have some hundred are seen.
+FEW_DIGITS = 8
 # Sums of shares that are 1 by definition may end a rounding above it.
 ROUNDING = 1e-9
 
@@ -151,17 +153,17 @@ def _shares(case: Case) -> Finding:
 def _no_copied_day(case: Case) -> Finding:
     """A late run that stamps today's answer with another day leaves two days whose prices agree to the last digit."""
     since = Window(case.window.start - DAY, case.window.end)
-    before = (
-        case.lake.scan(case.contract, since)
-        .select("provider", "asset_id", "price_usd", "market_cap_usd", date=pl.col("date") + DAY, is_repeated=True)
-        .unique()
-        .collect()
-    )
-    # A peg holds its price for days, and a price of few digits comes back by chance: its cap, of a dozen, does not.
-    of_one = ["provider", "asset_id", "price_usd", "market_cap_usd", "date"]
-    prices = case.rows.filter(pl.col("price_usd") != 1).join(before, of_one, "left", nulls_equal=True)
-    share = pl.col("is_repeated").is_not_null().mean().over("provider", "date")
-    failing = prices.filter(share > COPIED, pl.col("is_repeated").is_not_null())
+    price = ["provider", "asset_id", "price_usd", "date"]
+    before = case.lake.scan(case.contract, since).with_columns(pl.col("date") + DAY)
+    before = before.group_by(price).agg(caps=pl.col("market_cap_usd").unique()).collect()
+    # A peg holds its price for days.
+    prices = case.rows.filter(pl.col("price_usd") != 1).join(before, price, "left")
+    # A price of few digits comes back by chance; its cap, of a dozen, does not.
+    digits = pl.col("price_usd").cast(pl.String).str.replace(".", "", literal=True).str.strip_chars("0").str.len_chars()
+    is_same = (digits > FEW_DIGITS) | pl.col("caps").list.contains(pl.col("market_cap_usd"))
+    prices = prices.with_columns(is_repeated=(pl.col("caps").is_not_null() & is_same).fill_null(value=False))
+    share = pl.col("is_repeated").mean().over("provider", "date")
+    failing = prices.filter(share > COPIED, "is_repeated")
     n_days, n_copied = prices["date"].n_unique(), failing["date"].n_unique()
     told = f"{n_copied} of {n_days} days copied" + (f": {len(failing)} prices repeated" if n_copied else "")
     expected = f"at most {COPIED:.0%} of a day's prices are the day before's to the last digit"

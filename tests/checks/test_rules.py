@@ -210,6 +210,60 @@ def test_a_day_that_repeats_the_day_before_is_seen_wherever_it_lies_in_the_range
     assert not told.is_blocking
 
 
+@pytest.mark.parametrize(
+    ("price", "caps", "is_copied"),
+    [
+        ("77671", ("1555886872303", "1555886872303"), True),
+        ("77671", ("1555886872303", "1555886999999"), False),
+        ("77671", (None, None), True),
+        ("87711.199999999997089617", ("1555886872303", "1555886999999"), True),
+    ],
+)
+def test_a_price_of_few_digits_is_copied_only_with_its_cap(
+    lake: Lake, rows_of: RowsOf, price: str, caps: tuple[str | None, str | None], is_copied: bool
+) -> None:
+    told = [
+        {**row, "market_cap_usd": None if cap is None else Decimal(cap)}
+        for day, cap in zip((FIRST, SECOND), caps, strict=True)
+        for row in prices(day, price)
+    ]
+    lake.replace(SNAPSHOTS, rows := rows_of(SNAPSHOTS, *told), window_of(rows))
+    assert verdict("no_copied_day", lake, SNAPSHOTS, rows, last=SECOND).passed is not is_copied
+
+
+def test_a_day_copied_from_one_provider_is_not_hidden_by_another(lake: Lake, rows_of: RowsOf) -> None:
+    copied = [{**row, "provider": "coingecko"} for day in (FIRST, SECOND) for row in prices(day, "5", "6")]
+    alive = [*prices(FIRST, *"234567"), *prices(SECOND, *"765432")]
+    lake.replace(SNAPSHOTS, rows := rows_of(SNAPSHOTS, *copied, *alive), window_of(rows))
+    told = verdict("no_copied_day", lake, SNAPSHOTS, rows, last=SECOND)
+    assert (told.passed, told.observed) == (False, "1 of 2 days copied: 2 prices repeated")
+    # Nor is a price that another provider stated the day before a copy of it.
+    others = [*({**row, "provider": "coingecko"} for row in prices(FIRST, "5", "6")), *prices(SECOND, "5", "6")]
+    lake.replace(SNAPSHOTS, rows := rows_of(SNAPSHOTS, *others), window_of(rows))
+    assert verdict("no_copied_day", lake, SNAPSHOTS, rows, last=SECOND).passed
+
+
+def test_caps_and_ranks_are_judged_by_provider(lake: Lake, rows_of: RowsOf) -> None:
+    rows = [*priced(0, 900), *({**row, "provider": "coingecko"} for row in priced(2, 100))]
+    told = verdict("price_times_supply", lake, SNAPSHOTS, rows_of(SNAPSHOTS, *rows))
+    assert (told.passed, told.observed) == (False, "98.00% agree")
+    both = [{**row, "provider": provider} for provider in ("coincap", "coingecko") for row in ranked(1, 2, 3)]
+    assert verdict("ranks", lake, SNAPSHOTS, rows_of(SNAPSHOTS, *both)).passed
+
+
+def test_an_unranked_asset_leaves_no_hole(lake: Lake, rows_of: RowsOf) -> None:
+    rows = [*ranked(1, 2, 3), {"asset_id": "wrapped", "rank": None}]
+    assert verdict("ranks", lake, SNAPSHOTS, rows_of(SNAPSHOTS, *rows)).passed
+    assert not verdict("ranks", lake, SNAPSHOTS, rows_of(SNAPSHOTS, *ranked(1, 3), *rows[3:])).passed
+
+
+def test_what_is_pulled_hourly_is_stale_after_three_hours(lake: Lake, rows_of: RowsOf) -> None:
+    rows = rows_of(raw.RawMempool, answer({}, noon(FIRST)))
+    told = verdict("fresh", lake, raw.RawMempool, rows, now=noon(FIRST, 15))
+    assert (told.passed, told.observed) == (True, "newest answer is 3:00:00 old")
+    assert not verdict("fresh", lake, raw.RawMempool, rows, now=noon(FIRST, 15) + timedelta(minutes=1)).passed
+
+
 def window_of(rows: pl.DataFrame) -> Window:
     return Window.of_days(min(rows["date"]), max(rows["date"]))
 
