@@ -13,6 +13,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crypto_assets.sandbox.catalogue import (
     CRYPTO_SIGNS,
@@ -28,7 +32,7 @@ from crypto_assets.sandbox.catalogue import (
     newcomer,
 )
 from crypto_assets.sandbox.digits import padded, percentages, shortest
-from crypto_assets.sandbox.noise import DAY, digest, pick, uniform, value_noise, walk
+from crypto_assets.sandbox.noise import DAY, Numbers, digest, exp, pick, sin, uniform, value_noise, walk
 from crypto_assets.sandbox.source import Row, Version, iso, milliseconds
 
 _EPOCH_2018 = datetime(2018, 1, 1, tzinfo=UTC).timestamp()
@@ -104,11 +108,11 @@ class _Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
-    """What every price at one epoch second shares, worked out once."""
+class _Moment(Generic[Numbers]):
+    """What every price at one epoch second, or at each of several, shares; worked out once."""
 
-    seconds: float
-    market: float  # the log move of the whole market
+    seconds: Numbers
+    market: Numbers  # the log move of the whole market
 
 
 class Market:
@@ -155,6 +159,13 @@ class Market:
             return self._currency_rate(self._currencies[asset_id], moment.seconds)
         coin = self._listed(asset_id, moment.seconds)
         return None if coin is None else self._price(coin, moment)
+
+    def prices(self, item: str, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The USD prices of a lasting asset or currency at these epoch seconds. Raises ``KeyError`` for another."""
+        moment = self._moment(seconds)
+        if item in self._currencies:
+            return self._currency_rate(self._currencies[item], moment.seconds)
+        return self._price(self._by_id[item], moment)
 
     def base_price(self, item: str) -> float | None:
         """The USD price that an asset or currency moves around, or None where it is not among the lasting ones."""
@@ -396,37 +407,37 @@ class Market:
 
     # Prices
 
-    def _moment(self, seconds: float) -> _Moment:
+    def _moment(self, seconds: Numbers) -> _Moment[Numbers]:
         # The whole market: a four-year cycle, half-year swings, and a walk of 2.5 % a day that all coins share.
         phase = self._market_phase
         market = (
-            0.45 * math.sin(2.0 * math.pi * seconds / (4.0 * _YEAR) + phase)
-            + 0.12 * math.sin(2.0 * math.pi * seconds / (160.0 * DAY) + 2.0 * phase)
+            0.45 * sin(2.0 * math.pi * seconds / (4.0 * _YEAR) + phase)
+            + 0.12 * sin(2.0 * math.pi * seconds / (160.0 * DAY) + 2.0 * phase)
             + 0.025 * walk(self._market_key, seconds)
         )
         return _Moment(seconds, market)
 
-    def _three_moments(self, at: datetime) -> tuple[_Moment, _Moment, _Moment]:
+    def _three_moments(self, at: datetime) -> tuple[_Moment[float], _Moment[float], _Moment[float]]:
         seconds = at.timestamp()
         return self._moment(seconds), self._moment(seconds - DAY / 2), self._moment(seconds - DAY)
 
-    def _price(self, coin: Coin, moment: _Moment) -> float:
+    def _price(self, coin: Coin, moment: _Moment[Numbers]) -> Numbers:
         seconds = moment.seconds
         if coin.kind == "usd":  # stays within 0.1 % of a dollar and comes back
             noise = 0.0006 * value_noise(coin.key, seconds / DAY) + 0.0003 * value_noise(coin.key + 1, seconds / 3600.0)
-            return coin.price * math.exp(noise)
+            return coin.price * exp(noise)
         if coin.peg is not None:  # a wrapped coin follows its own within 0.2 %
             followed = self._by_id[coin.peg]
-            return self._price(followed, moment) * math.exp(0.002 * value_noise(coin.key, seconds / DAY))
+            return self._price(followed, moment) * exp(0.002 * value_noise(coin.key, seconds / DAY))
         slow = 0.25 * value_noise(coin.key + 1, seconds / (700.0 * DAY))
-        return coin.price * math.exp(coin.beta * moment.market + slow + coin.sigma * walk(coin.key, seconds))
+        return coin.price * exp(coin.beta * moment.market + slow + coin.sigma * walk(coin.key, seconds))
 
-    def _currency_rate(self, currency: Currency, seconds: float) -> float:
+    def _currency_rate(self, currency: Currency, seconds: Numbers) -> Numbers:
         if currency.id == "united-states-dollar":
-            return 1.0
-        return currency.rate * math.exp(0.004 * walk(digest(self.seed, "currency", currency.id), seconds))
+            return 1.0 + 0.0 * seconds
+        return currency.rate * exp(0.004 * walk(digest(self.seed, "currency", currency.id), seconds))
 
-    def _pair_prices(self, moment: _Moment) -> dict[str, float]:
+    def _pair_prices(self, moment: _Moment[float]) -> dict[str, float]:
         wanted = {pair.base.id for pair in self._pairs} | {pair.quote_id for pair in self._pairs}
         return {
             item: self._currency_rate(self._currencies[item], moment.seconds)
@@ -466,7 +477,7 @@ class Market:
         cap: float,
         price: float,
         supply: float,
-        moments: tuple[_Moment, _Moment, _Moment],
+        moments: tuple[_Moment[float], _Moment[float], _Moment[float]],
         version: Version,
     ) -> Row:
         now, noon, yesterday = moments

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 DAY = 86_400.0
+Numbers = TypeVar("Numbers", float, NDArray[np.float64])
+"""A number, or an array of them: what is true of each is worked out for all at once."""
+
 _MASK = (1 << 64) - 1
 _HALF = float(1 << 63)
 _STRIDE = 0x9E3779B97F4A7C15  # splitmix64's golden-ratio step
@@ -47,6 +51,24 @@ def _lattice(key: int, index: int) -> float:
     return scrambled(key + index * _STRIDE) / _HALF - 1.0
 
 
+def _lattice_at(key: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    return scrambled_at(key, places) / _HALF - 1.0
+
+
+def exp(power: Numbers) -> Numbers:
+    """e to the power of a number or of each of an array."""
+    if isinstance(power, np.ndarray):
+        return np.exp(power)
+    return math.exp(power)
+
+
+def sin(angle: Numbers) -> Numbers:
+    """The sine of a number or of each of an array."""
+    if isinstance(angle, np.ndarray):
+        return np.sin(angle)
+    return math.sin(angle)
+
+
 def scrambled(number: int) -> int:
     """splitmix64's 64 bits of a number, taken modulo 2**64."""
     z = number & _MASK
@@ -63,18 +85,21 @@ def scrambled_at(key: int, places: NDArray[np.int64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def value_noise(key: int, at: float) -> float:
+def value_noise(key: int, at: Numbers) -> Numbers:
     """Smooth noise in [-1, 1] along ``at`` (one independent value per unit, eased in between)."""
-    index = math.floor(at)
-    rest = at - index
-    low, high = _lattice(key, index), _lattice(key, index + 1)
+    if isinstance(at, np.ndarray):
+        places = np.floor(at).astype(np.int64)
+        rest, low, high = at - places, _lattice_at(key, places), _lattice_at(key, places + 1)
+    else:
+        place = math.floor(at)
+        rest, low, high = at - place, _lattice(key, place), _lattice(key, place + 1)
     return low + (high - low) * rest * rest * (3.0 - 2.0 * rest)
 
 
-def walk(key: int, seconds: float) -> float:
+def walk(key: int, seconds: Numbers) -> Numbers:
     """A random walk's likeness at an epoch second, with unit deviation per day; O(1) at any time."""
-    total = 0.0
+    total = 0.0 * seconds
     for period, amplitude in OCTAVES:
         key = (key * 5 + 1) & _MASK  # another key per octave, or the octaves would move together at zero
-        total += amplitude * value_noise(key, seconds / period)
+        total = total + amplitude * value_noise(key, seconds / period)
     return total

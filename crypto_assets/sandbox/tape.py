@@ -590,9 +590,7 @@ class Tape:
         return path
 
     def _make_prices(self, asset_id: str, day: int) -> NDArray[np.float64]:
-        start = _EPOCH + timedelta(days=day)
-        step = timedelta(days=1) / _GRID
-        return np.array([self.market.price(asset_id, start + n * step) for n in range(_GRID + 1)], dtype=np.float64)
+        return self.market.prices(asset_id, 86_400.0 * (day + np.linspace(0.0, 1.0, _GRID + 1)))
 
     def _rank_at(self, spot: SpotMarket, us: int) -> tuple[int, int]:
         """How many aggregates and raw trades there is room for before a moment."""

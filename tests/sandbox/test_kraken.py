@@ -57,7 +57,7 @@ def seconds(at: datetime) -> int:
     return microseconds(at) // 1_000_000
 
 
-@pytest.mark.parametrize(("minutes", "name"), [(1, "1m"), (5, "5m"), (60, "1h"), (1440, "1d")])
+@pytest.mark.parametrize(("minutes", "name"), [(1, "1m"), (5, "5m"), (60, "1h"), (240, "4h")])
 def test_candles_are_the_tapes_with_the_mean_price(
     sandbox: Sandbox, http: httpx.Client, minutes: int, name: str
 ) -> None:
