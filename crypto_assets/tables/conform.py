@@ -57,14 +57,11 @@ class Records:
             a column may already have its final dtype.
         texts: the JSON text of each record, indexed by ``row``.
         drifted: pulls whose records all lack a field that must be there, and what to make of it, by ``pull_id``.
-        superseded: records of answers that a later answer to the same question replaces whole (a restated file), as
-            ``frame``; they are no rows any more, only the revisions are told of them.
     """
 
     frame: pl.DataFrame
     texts: Sequence[bytes | memoryview]
     drifted: Mapping[str, str] = field(default_factory=dict)
-    superseded: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -102,13 +99,7 @@ def settle(contract: type[Contract], sources: Records | Sequence[Records], windo
         _quarantined(contract, frame.filter(~is_good), records.texts)
         for frame, records in zip(judged, each, strict=True)
     ]
-    replaced = [
-        _judged(contract, Records(records.superseded, records.texts), window).filter(is_good).select(good.columns)
-        for records in each
-        if records.superseded is not None
-    ]
-    stated = pl.concat([good, *replaced]) if replaced else good.filter(pl.col("n_duplicates") > 0)
-    revisions = _revisions(contract, stated.filter(pl.len().over(keys) > 1).sort(arrival))
+    revisions = _revisions(contract, good.filter(pl.col("n_duplicates") > 0))
     return Settled(sort(contract, rows), sort(Quarantine, pl.concat(rejected)), revisions)
 
 
