@@ -12,7 +12,7 @@ import pytest
 from crypto_assets.analytics import operations
 from crypto_assets.resources.http import Outcome
 from crypto_assets.tables.conform import conform
-from crypto_assets.tables.quality import CreditLedger, SourceHealth
+from crypto_assets.tables.quality import CreditLedger, Lateness, SourceHealth
 from crypto_assets.tables.raw import RawCoincapAssets
 
 RowsOf = Callable[..., pl.DataFrame]
@@ -97,3 +97,35 @@ def test_providers_do_not_pay_for_each_other(answers: Any) -> None:
 
 def test_no_answers_are_no_rows(answers: Any) -> None:
     assert len(health(answers())) == len(ledger(answers())) == 0
+
+
+def facts(*late_s: float) -> pl.LazyFrame:
+    known = at(1)
+    rows = [
+        {
+            "table_name": "trusted.quotes",
+            "provider": "exchanges",
+            "known_at": known,
+            "ingested_at": known + dt.timedelta(seconds=late),
+            "date": known.date(),
+        }
+        for late in late_s
+    ]
+    return pl.LazyFrame(rows)
+
+
+def test_lateness_is_counted_in_quantiles_without_what_was_backfilled() -> None:
+    year = 365 * 86_400
+    told = conform(Lateness, operations.lateness(facts(*range(1, 1001), year)).collect())
+    assert told.select("n_rows", "p50_s", "p99_s", "p999_s", "highest_s").row(0) == (1000, 501.0, 991.0, 1000.0, 1000.0)
+
+
+def test_a_fact_that_arrives_before_its_time_by_a_clock_that_is_ahead_is_not_late() -> None:
+    assert operations.lateness(facts(-3, -2)).collect()["highest_s"].to_list() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("p999_s", "days"), [([], 1), ([12.0], 1), ([86_401.0], 2), ([10.0, 3.5 * 86_400], 4), ([9e9], 7)]
+)
+def test_the_look_back_covers_the_latest_that_was_measured(p999_s: list[float], days: int) -> None:
+    assert operations.look_back(pl.DataFrame({"p999_s": p999_s}, schema={"p999_s": pl.Float64})) == days

@@ -511,3 +511,58 @@ def test_a_time_finer_than_a_millisecond_is_refused() -> None:
     assert len(conform(FxRates, rate.with_columns(pl.col(UTC_TIME).dt.truncate("1ms")))) == 1
     with pytest.raises(DataError, match=r"observed_at\|resolution"):
         conform(FxRates, rate)
+
+
+# ---- revisions ----
+
+LATER = ARRIVED + dt.timedelta(hours=1)
+LAST = ARRIVED + dt.timedelta(hours=2)
+
+
+def test_a_value_stated_differently_later_is_a_revision_and_the_newest_stays() -> None:
+    result = settled(
+        {"price_usd": "1.5", "rank": "3", "pull_id": "first"},
+        {"price_usd": "3", "rank": "3", "pull_id": "second", "ingested_at": LATER},
+    )
+    assert result.rows["price_usd"].item() == 3
+    (told,) = result.revisions.to_dicts()
+    assert (told["table_name"], told["row_key"]) == ("trusted.quotes", "coincap|2024-03-29T12:00:00.000Z|bitcoin")
+    assert (told["column_name"], told["old_value"], told["new_value"]) == (
+        "price_usd",
+        "1.500000000000000000",
+        "3.000000000000000000",
+    )
+    assert (told["old_pull_id"], told["new_pull_id"]) == ("first", "second")
+    assert (told["old_available_at"], told["new_available_at"]) == (ARRIVED, LATER)
+    assert (told["relative_change"], told["date"], told["observed_at"]) == (1.0, DAY, ANSWERED)
+
+
+def test_a_value_that_changes_and_changes_back_is_two_revisions() -> None:
+    times = [("1", ARRIVED), ("2", LATER), ("1", LAST)]
+    result = settled(*({"price_usd": price, "ingested_at": arrived} for price, arrived in times))
+    assert result.revisions.select("new_value", "new_available_at").rows() == [
+        ("2.000000000000000000", LATER),
+        ("1.000000000000000000", LAST),
+    ]
+
+
+def test_what_is_repeated_or_left_out_is_no_revision() -> None:
+    plain = {"price_usd": "1", "supply": "7", "is_live": "true"}
+    result = settled(plain, {**plain, "supply": None, "ingested_at": LATER}, {**plain, "ingested_at": LAST})
+    assert result.rows["n_duplicates"].item() == 2
+    assert result.revisions.is_empty()
+
+
+def test_a_refused_record_revises_nothing() -> None:
+    result = settled({"price_usd": "1"}, {"price_usd": "-2", "ingested_at": LATER})
+    assert len(result.rejected) == 1
+    assert result.revisions.is_empty()
+
+
+def test_revisions_are_the_same_in_any_order_of_records() -> None:
+    records = [
+        {"price_usd": str(i), "rank": str(i), "ingested_at": ARRIVED + dt.timedelta(hours=i)} for i in range(1, 5)
+    ]
+    first, second = settled(*records), settled(*reversed(records))
+    assert len(first.revisions) == 6
+    assert_frame_equal(first.revisions, second.revisions)
