@@ -212,7 +212,7 @@ def sandbox(
     credits_: Annotated[int | None, Parameter(name="--credits", help="Credits a month on v3; no limit.")] = None,
     per_minute: Annotated[int | None, Parameter(help="Calls a minute; no limit.")] = None,
 ) -> int:
-    """Serve a market on this machine that speaks CoinCap's v2 and v3, until stopped."""
+    """Serve a market on this machine that speaks CoinCap's v2 and v3 and the other providers, until stopped."""
     from crypto_assets.commands import up as command
 
     return command.sandbox(port, seed, replay, key=key, credits_per_month=credits_, calls_per_minute=per_minute)

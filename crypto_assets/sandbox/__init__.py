@@ -1,11 +1,12 @@
-"""A market on loopback: CoinCap's HTTP contract served from a seeded market or from recorded answers.
+"""A market on loopback: the providers' HTTP contracts served from a seeded market, CoinCap's from recordings too.
 
     >>> from crypto_assets.sandbox import Market, serve
     >>> with serve(Market(seed=7)) as sandbox:
     ...     sandbox.v2.startswith("http://127.0.0.1:")
     True
 
-Belongs here: what the demo and the tests use. Reading order: ``source.py``, ``market.py``, ``app.py``.
+Belongs here: what the demo and the tests use. Reading order: ``source.py``, ``market.py``, ``app.py``;
+for the venues ``tape.py``, ``events.py``, ``binance.py``.
 """
 
 from crypto_assets.sandbox.events import Events, Hole, Listing, Outage, Restatement

@@ -51,6 +51,7 @@ _SPOILING: tuple[Kind, ...] = (
     "negative_price",
     "absurd_price",
     "empty_list",
+    "other_unit",
 )
 
 
@@ -75,7 +76,7 @@ class _File:
 def routes(market: Market, state: SandboxState) -> list[Route]:
     """The archive's files. Endpoints are ``klines`` and ``agg_trades``, with ``_checksum`` for their neighbours.
 
-    ``restated``, ``missing_day`` and ``checksum_mismatch`` are set on the files' endpoint and hold for both.
+    A fault of what a file says, set on the files' endpoint, holds for its checksum too: ``restated`` changes both.
     """
 
     async def respond(request: Request) -> Response:
@@ -84,13 +85,13 @@ def routes(market: Market, state: SandboxState) -> list[Route]:
         name = name.removesuffix(".CHECKSUM")
         endpoint = "klines" if request.path_params["kind"] == "klines" else "agg_trades"
         refused, struck = await state.met(f"{_SERVICE}.{endpoint}{'_checksum' if is_checksum else ''}", name)
-        if is_checksum:
-            struck = struck + state.faults.holding(f"{_SERVICE}.{endpoint}", name)
         kinds = {fault.kind for fault in struck}
         if "geo_block" in kinds:
             return json_reply(451, GEO_BLOCK)
         if refused is not None:
             return refused
+        if is_checksum:
+            kinds |= {fault.kind for fault in state.faults.holding(f"{_SERVICE}.{endpoint}", name)}
         now, tape = state.now(), tape_of(market, state.events)
         file = _file(tape, request.path_params, name)
         if file is None or now < file.published_at or "missing_day" in kinds:
@@ -154,7 +155,8 @@ def _touching(file: _File, spans: Spans) -> tuple[tuple[int, int], ...]:
 # A file is asked for twice, by its name and for its checksum. Sixteen of the largest are some 60 MB.
 @lru_cache(maxsize=16)
 def _packed(tape: Tape, file: _File, unpublished: Spans, hidden: Spans, spoiling: tuple[Kind, ...]) -> bytes | None:
-    unit = 1 if file.start >= _MICROSECONDS_FROM else 1000
+    is_fine = (file.start >= _MICROSECONDS_FROM) != ("other_unit" in spoiling)
+    unit = 1 if is_fine else 1000
     make, names = (_klines, KLINE_NAMES) if file.interval else (_agg_trades, _TRADE_NAMES)
     rows = make(tape, file, unit, unpublished, hidden)
     if not rows:

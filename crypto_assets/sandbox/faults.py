@@ -39,6 +39,7 @@ Kind = Literal[
     "checksum_mismatch",  # the archive's checksum is of another file
     "restated",  # the archive's file changes, and its checksum with it
     "missing_day",  # the archive has no such file
+    "other_unit",  # the archive's times are microseconds where milliseconds were due, and the other way round
 ]
 # CoinCap's endpoints (assets, history, ...), another provider's as `service.endpoint`, or `*` for every one.
 Endpoint = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]+(\.[a-z0-9_]+)?)$")]
