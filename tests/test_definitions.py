@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,20 +12,25 @@ from dagster._core.utils import make_new_run_id
 from dagster_shared.serdes import serialize_value
 from pydantic import SecretStr
 
-from crypto_assets.automation.schedules import cron, minutes_between_rounds
+from crypto_assets.assets.handles import absence, budget_of
+from crypto_assets.automation.schedules import cron
 from crypto_assets.definitions import build_definitions
+from crypto_assets.providers.registry import NAMES
+from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
 from tests.chain import at, chain
 
 CANARY = "canary-3f9c1f2e-do-not-tell"
+KEYS = ("COINCAP_API_KEY", "ALPHAVANTAGE_API_KEY", "COINGECKO_DEMO_API_KEY")
 # Written by every asset and check, not by an asset of their own.
-WRITTEN_BY_ALL = {quality.Quarantine, quality.CheckResults, quality.GapLedger}
+WRITTEN_BY_ALL = {quality.Quarantine, quality.CheckResults, quality.RevisionLedger}
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("COINCAP_API_KEY", CANARY)
+    for name in KEYS:
+        monkeypatch.setenv(name, f"{CANARY}-{name}")
     return Settings(lake_uri=str(tmp_path / "lake"), state_dir=tmp_path / "state", coincap_credits_per_month=10**9)
 
 
@@ -66,50 +71,100 @@ def test_every_asset_shows_columns_with_units_and_refined_ones_their_lineage(set
 def test_no_secret_is_in_the_repository_snapshot(settings: Settings) -> None:
     repository = build_definitions(settings).get_repository_def()
     snapshot = serialize_value(RepositorySnap.from_def(repository))
-    assert "COINCAP_API_KEY" in snapshot
+    assert all(name in snapshot for name in KEYS)
     assert CANARY not in snapshot
     assert CANARY not in repr(settings)
 
 
-def test_without_a_key_coincap_is_absent_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COINCAP_API_KEY", raising=False)
+def executable(definitions: dg.Definitions) -> set[str]:
+    return {".".join(key.path) for key in definitions.resolve_asset_graph().executable_asset_keys}
+
+
+def test_without_a_key_a_provider_is_absent_says_why_and_the_others_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
     settings = Settings(lake_uri=str(tmp_path), state_dir=tmp_path)
     definitions = build_definitions(settings)
     dg.Definitions.validate_loadable(definitions)
-    assert settings.coincap_absence == "CoinCap v3 needs a key: set COINCAP_API_KEY"
-    executable = {key for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition) for key in a.keys}
-    assert dg.AssetKey(["raw", "coincap_assets"]) not in executable
-    assert [s.name for s in definitions.schedules or []] == ["nightly_maintenance"]
-    assert "history" not in {job.name for job in definitions.jobs or []}
+    assert {name: absence(name, settings) for name in NAMES} == {
+        "coincap": "CoinCap v3 needs a key: set COINCAP_API_KEY",
+        "alpha_vantage": "alpha_vantage needs a key: set ALPHAVANTAGE_API_KEY",
+        "binance_archive": None,
+        "exchanges": None,
+        "coingecko": None,
+        "mempool": None,
+    }
+    held = executable(definitions)
+    assert not any(name.startswith(("raw.coincap", "raw.alpha_vantage")) for name in held)
+    assert {"raw.exchange_tickers", "raw.binance_klines", "raw.coingecko_markets", "raw.mempool"} <= held
+    assert [s.name for s in definitions.schedules or []] == ["live", "daily_history", "nightly_maintenance"]
 
 
-def test_the_cadence_is_what_the_plan_affords() -> None:
-    assert minutes_between_rounds(None) == 5
-    assert minutes_between_rounds(10**9) == 5
-    assert minutes_between_rounds(500) is None
-    for affordable in (20_000, 100_000, 1_000_000, 4_000_000):
-        minutes = minutes_between_rounds(affordable)
-        assert minutes is not None
-        assert 31 * 24 * 60 / minutes * 560 <= affordable
+def test_a_provider_that_is_not_wanted_is_absent(settings: Settings) -> None:
+    only = settings.model_copy(update={"providers": ("mempool",)})
+    assert absence("exchanges", only) == "exchanges is not among CRYPTO_ASSETS_PROVIDERS"
+    raws = {name for name in executable(build_definitions(only)) if name.startswith("raw.")}
+    assert raws == {"raw.mempool"}
+    none = settings.model_copy(update={"providers": ()})
+    assert [s.name for s in build_definitions(none).schedules or []] == ["nightly_maintenance"]
+
+
+def test_a_period_is_a_cron_line() -> None:
     assert cron(5) == "*/5 * * * *"
     assert cron(60) == "0 */1 * * *"
     assert cron(1440) == "0 0 * * *"
 
 
-def ticked(settings: Settings, moment: datetime, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+def ticked(
+    settings: Settings, moment: datetime, instance: dg.DagsterInstance, schedule: str = "live"
+) -> list[dg.RunRequest]:
     definitions = build_definitions(settings)
     with dg.build_schedule_context(
         instance=instance, scheduled_execution_time=moment, repository_def=definitions.get_repository_def()
     ) as context:
-        return list(definitions.resolve_schedule_def("live").evaluate_tick(context).run_requests or [])
+        return list(definitions.resolve_schedule_def(schedule).evaluate_tick(context).run_requests or [])
 
 
-def test_a_tick_asks_for_the_days_partition_and_for_new_hours_only(settings: Settings, tmp_path: Path) -> None:
+def asked_of(request: dg.RunRequest) -> set[str]:
+    return {".".join(key.path) for key in request.asset_selection or []}
+
+
+def test_a_tick_asks_for_the_days_partition_what_is_due_and_what_follows_of_new_hours_only(
+    settings: Settings, tmp_path: Path
+) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         (request,) = ticked(settings, datetime(2026, 3, 1, 0, 0, tzinfo=UTC), instance)
+        (between,) = ticked(settings, datetime(2026, 3, 1, 7, 20, tzinfo=UTC), instance)
+        free = settings.model_copy(update={"coincap_credits_per_month": 500})
+        (keyless,) = ticked(free, datetime(2026, 3, 1, 7, 20, tzinfo=UTC), instance)
     assert request.partition_key == "2026-03-01"
     assert request.tags["crypto_assets/refresh"] == "hours"
     assert request.run_key == "2026-03-01T00:00Z"
+    assert {"raw.mempool", "raw.coingecko_markets", "raw.alpha_vantage_rates", "raw.coincap_rates"} <= asked_of(request)
+    assert {name for name in asked_of(between) if name.startswith("raw.")} == {
+        *("raw.exchange_tickers", "raw.exchange_candles"),
+        *("raw.coincap_assets", "raw.coincap_exchanges", "raw.coincap_markets", "raw.coincap_rates"),
+    }
+    assert {name for name in asked_of(keyless) if name.startswith("raw.")} == {
+        "raw.exchange_tickers",
+        "raw.exchange_candles",
+    }
+    assert {"trusted.quotes", "trusted.candles", "refined.ohlcv_1m", "refined.latest_quotes"} <= asked_of(keyless)
+    assert not {"trusted.asset_snapshots", "trusted.onchain_stats", "refined.movers"} & asked_of(keyless)
+
+
+def test_a_tick_that_the_budget_does_not_pay_for_pulls_the_others_only(settings: Settings, tmp_path: Path) -> None:
+    noon = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    now = SystemClock().now()
+    budget_of("alpha_vantage", "alpha_vantage", settings, SystemClock()).block_until(now + timedelta(hours=1))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        (request,) = ticked(settings, noon, instance)
+        assert "raw.alpha_vantage_rates" not in asked_of(request)
+        assert "raw.mempool" in asked_of(request)
+        only = settings.model_copy(update={"providers": ("alpha_vantage",)})
+        assert ticked(only, noon, instance) == []
 
 
 def test_the_second_tick_of_a_day_closes_the_day_before(settings: Settings, tmp_path: Path) -> None:
@@ -118,6 +173,8 @@ def test_the_second_tick_of_a_day_closes_the_day_before(settings: Settings, tmp_
     assert now.partition_key == "2026-03-01"
     assert closing.partition_key == "2026-02-28"
     assert "crypto_assets/refresh" not in closing.tags
+    assert {"raw.mempool", "raw.coingecko_exchanges", "refined.movers", "refined.ohlcv_1mo"} <= asked_of(closing)
+    assert not {"raw.exchange_trades", "raw.binance_klines", "raw.coincap_history"} & asked_of(closing)
 
 
 def test_a_tick_waits_for_the_round_before(settings: Settings, tmp_path: Path) -> None:
@@ -127,6 +184,16 @@ def test_a_tick_waits_for_the_round_before(settings: Settings, tmp_path: Path) -
             dg.DagsterRun(job_name="refresh", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED, tags=tags)
         )
         assert ticked(settings, datetime(2026, 3, 1, 12, 0, tzinfo=UTC), instance) == []
+
+
+def test_finished_days_are_asked_for_twice_a_day_and_for_days_after(settings: Settings, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        (request,) = ticked(settings, datetime(2026, 3, 2, 0, 30, tzinfo=UTC), instance, "daily_history")
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-02-27"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-03-01"
+    raws = {name for name in asked_of(request) if name.startswith("raw.")}
+    assert raws == {"raw.coincap_history", "raw.binance_klines", "raw.alpha_vantage_series"}
+    assert {"trusted.candles", "refined.ohlcv_1d", "refined.asset_daily", "refined.price_daily"} <= asked_of(request)
 
 
 def test_automation_follows_an_old_day_that_changed_and_nothing_else(tmp_path: Path) -> None:

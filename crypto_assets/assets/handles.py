@@ -18,7 +18,7 @@ from crypto_assets.providers import coincap
 from crypto_assets.providers.coincap import CoinCap, Plan, source
 from crypto_assets.providers.provider import Connected, Connection, Provider
 from crypto_assets.providers.registry import PROVIDERS
-from crypto_assets.resources.budget import Budget
+from crypto_assets.resources.budget import Budget, Limit
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.http import Client, Source
 from crypto_assets.resources.lake import Lake
@@ -72,8 +72,7 @@ def coincap_at(
     """CoinCap with its client, budget and breaker."""
     told = source(base_url, key=key, plan=plan)
     state_dir.mkdir(parents=True, exist_ok=True)
-    # A sandbox has a ledger of its own: its calls are not CoinCap's.
-    budget = Budget(state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite"), told.name, told.limits, clock)
+    budget = Budget(_ledger(state_dir, is_local=is_local), told.name, told.limits, clock)
     client = Client(told, budget=budget, clock=clock, random=random.SystemRandom(), allow_loopback=is_local)
     return CoinCap(client, told, assets)
 
@@ -116,7 +115,7 @@ def connected(
 ) -> Iterator[Connected]:
     """A provider of the registry with open connections, closed at the end."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    state = state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite")
+    state = _ledger(state_dir, is_local=is_local)
 
     def open_client(told: Source) -> Client:
         budget = Budget(state, told.name, told.limits, clock)
@@ -133,6 +132,35 @@ def provider_urls(provider: Provider, sandbox_url: str | None) -> dict[str, str]
     return {service: f"{sandbox_url.rstrip('/')}/{service}" for service in provider.urls}
 
 
+def accounts(name: str, settings: Settings) -> Mapping[str, Sequence[Limit]]:
+    """How much may be asked of a provider, by its budgets' names: its own, or its venues'."""
+    if name == coincap.NAME:
+        plan = Plan(settings.coincap_calls_per_minute, settings.coincap_credits_per_month)
+        return {name: source(settings.coincap_base_url, key=None, plan=plan).limits}
+    provider = PROVIDERS[name]
+    return provider.limits(_has_key(provider), settings.asked)
+
+
+def budget_of(name: str, account: str, settings: Settings, clock: Clock) -> Budget:
+    """One of a provider's budgets on this machine."""
+    return Budget(budget_path(name, settings), account, accounts(name, settings)[account], clock)
+
+
+def budget_path(name: str, settings: Settings) -> Path:
+    """The file of a provider's budgets and breakers."""
+    is_local = settings.is_coincap_local if name == coincap.NAME else settings.sandbox_url is not None
+    return _ledger(settings.state_dir, is_local=is_local)
+
+
+def _ledger(state_dir: Path, *, is_local: bool) -> Path:
+    # A sandbox has a ledger of its own: its calls are nobody else's.
+    return state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite")
+
+
+def _has_key(provider: Provider) -> bool:
+    return bool(os.environ.get(provider.key_name or "", "").strip())
+
+
 def absence(name: str, settings: Settings) -> str | None:
     """Why a provider cannot run under these settings, or None where it can."""
     if name not in settings.providers:
@@ -140,7 +168,7 @@ def absence(name: str, settings: Settings) -> str | None:
     if name == coincap.NAME:
         return settings.coincap_absence
     provider = PROVIDERS[name]
-    if provider.needs_key and settings.sandbox_url is None and not os.environ.get(provider.key_name or "", "").strip():
+    if provider.needs_key and settings.sandbox_url is None and not _has_key(provider):
         return f"{name} needs a key: set {provider.key_name}"
     return None
 
@@ -150,11 +178,10 @@ def handles(settings: Settings) -> dict[str, object]:
     found: dict[str, object] = {"lake": LakeHandle(uri=settings.lake_root), "clock": SystemClock()}
     for name, provider in PROVIDERS.items():
         if absence(name, settings) is None:
-            has_key = bool(os.environ.get(provider.key_name or "", "").strip())
             found[name] = ProviderHandle(
                 name=name,
                 urls=provider_urls(provider, settings.sandbox_url),
-                api_key=dg.EnvVar(provider.key_name) if provider.key_name and has_key else None,
+                api_key=dg.EnvVar(provider.key_name) if provider.key_name and _has_key(provider) else None,
                 asked=settings.asked,
                 state_dir=str(settings.state_dir.resolve()),
                 is_local=settings.sandbox_url is not None,

@@ -8,28 +8,15 @@ import polars as pl
 from crypto_assets.automation.rebuild import rebuild
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
-from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
+from crypto_assets.tables import ALL_TABLES
 
-# Raw, trusted, refined and quality of one partition, checks in between; the schedule's run, and `crypto-assets run`.
+# Raw, trusted, refined and quality of one partition, checks in between: every schedule's run, or a part of it, and
+# `crypto-assets run` and `backfill`.
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.all(),
     description="One day from the providers' answers to refined tables, with blocking checks in between.",
 )
-
-# The past prices of a day: cheap enough for any plan, and on their own where a plan affords no live rounds.
-history = dg.define_asset_job(
-    "history",
-    selection=dg.AssetSelection.assets(
-        *[
-            dg.AssetKey(list(contract.table.path))
-            for contract in (raw.RawCoincapHistory, trusted.AssetHistory, refined.AssetDaily)
-        ],
-        *[dg.AssetKey(list(contract.table.path)) for contract in (quality.SourceHealth, quality.CreditLedger)],
-    ),
-    description="Daily price history of one day, from the provider's answers to daily bars.",
-)
-
 
 @dg.op
 def maintain_tables(

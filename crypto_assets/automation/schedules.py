@@ -1,65 +1,56 @@
-"""When runs start by the clock. Cadence follows the plan's budget by arithmetic, here and nowhere else.
+"""When runs start by the clock. How often is ``cadence.py``'s arithmetic; a tick asks it what is due.
 
 Where several installations share a lake, the one that holds its lease (``resources/lease.py``) starts runs, and the
 others' ticks are skipped. Runs that people start, backfills and what follows from them are not held up.
 """
 
 import logging
-import math
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from crypto_assets.automation.jobs import history, refresh
+from crypto_assets.automation import cadence
 from crypto_assets.automation.jobs import maintenance as maintenance_job
+from crypto_assets.automation.jobs import refresh
 from crypto_assets.errors import CryptoAssetsError
 from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
 from crypto_assets.resources import lease
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.settings import Settings, storage_options
+from crypto_assets.tables.contract import Contract
 
 log = logging.getLogger("crypto_assets.schedules")
 
-# One round on v3, from the sizes of recorded rows: 1,000 assets 225, 2,300 markets 300, rates and exchanges 25.
-CREDITS_PER_ROUND = 560
 _MINUTES_PER_DAY = 24 * 60
-_MINUTES_PER_MONTH = 31 * _MINUTES_PER_DAY
-# Cron can say these periods exactly; others would bunch up at the hour or at midnight.
-_PERIODS = (5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
 # One tick may be late or lost and the lease is kept; after two it is anybody's. The half keeps its end off the ticks.
 _LEASE_CADENCES = 2.5
-
-
-def minutes_between_rounds(credits_per_month: int | None) -> int | None:
-    """The shortest cadence in minutes that a month of the plan affords, five at best; ``None`` credits cost nothing.
-
-    None where the plan does not afford a round a day: runs are then started by hand.
-    """
-    if credits_per_month is None:
-        return _PERIODS[0]
-    rounds = credits_per_month // CREDITS_PER_ROUND
-    needed = math.ceil(_MINUTES_PER_MONTH / rounds) if rounds else math.inf
-    return next((period for period in _PERIODS if period >= needed), None)
+# Answers about a day come late: an archive's file in the course of the next day, and a provider that was down longer.
+# What is held is not asked again, so that looking back costs nothing.
+_LOOK_BACK_DAYS = 3
 
 
 def cron(minutes: int) -> str:
-    """A cron line for a period of ``_PERIODS``."""
+    """A cron line for a period of ``cadence.PERIODS``."""
     if minutes < 60:
         return f"*/{minutes} * * * *"
-    return "0 0 * * *" if minutes == 1440 else f"0 */{minutes // 60} * * *"
+    return "0 0 * * *" if minutes == _MINUTES_PER_DAY else f"0 */{minutes // 60} * * *"
 
 
 def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefinition]:
-    """The round of live pulls: today's partition from raw to refined, refreshing the hours that are new.
+    """The rounds of live pulls that are due: today's partition, from their raw tables to all that follows from them.
 
-    The second tick of a day also closes the day before, from raw to refined by whole days: what the first tick pulled
-    may carry the provider's time of a second before midnight. Empty where the plan does not afford a round a day.
+    Only the hours that are new are computed. The second tick of a day also closes the day before, from raw to refined
+    by whole days: what the first tick pulled may carry the provider's time of a second before midnight. Empty where no
+    provider affords a round a day.
     """
-    minutes = cadence_minutes(settings)
+    found = cadence.rounds(settings)
+    minutes = cadence.tick_minutes(found)
     if minutes is None:
         return []
     # With one tick a day there is no second one.
     closes_at = timedelta(minutes=minutes % _MINUTES_PER_DAY)
+    told = ", ".join(f"{each.feed.provider} {each.feed.name} {each.minutes}" for each in found if each.minutes)
 
     @dg.schedule(
         name="live",
@@ -67,7 +58,7 @@ def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefi
         cron_schedule=cron(minutes),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Every {minutes} minutes: what the plan affords.",
+        description=f"What is due, by what the plans afford. Minutes between rounds: {told}.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         if elsewhere := _elsewhere(settings, clock):
@@ -77,14 +68,47 @@ def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefi
         requests = []
         if moment - opens == closes_at:
             yesterday = str((opens - timedelta(days=1)).date())
-            requests.append(dg.RunRequest(run_key=f"{yesterday} closed", partition_key=yesterday))
+            pulled = chain(context, (table for each in found for table in each.feed.contracts))
+            requests.append(
+                dg.RunRequest(run_key=f"{yesterday} closed", partition_key=yesterday, asset_selection=pulled)
+            )
         if _is_refreshing(context):
             return requests or dg.SkipReason("the round before is not over: two would pull the same moment")
-        tags = {REFRESH_TAG: REFRESH_HOURS}
-        now = dg.RunRequest(run_key=f"{moment:%Y-%m-%dT%H:%MZ}", partition_key=str(moment.date()), tags=tags)
-        return [now, *requests]
+        now = _round(context, settings, clock, moment)
+        return [now, *requests] if isinstance(now, dg.RunRequest) else requests or now
 
     return [tick]
+
+
+def _round(
+    context: dg.ScheduleEvaluationContext, settings: Settings, clock: Clock | None, moment: datetime
+) -> dg.RunRequest | dg.SkipReason:
+    due = cadence.due(settings, moment)
+    if not due:
+        return dg.SkipReason("no provider's round is due")
+    kept = [feed for feed in due if cadence.affords(settings, feed, clock or SystemClock())]
+    for feed in due:
+        if feed not in kept:
+            log.warning(
+                "no round of %s %s: its budget does not have it, see crypto-assets status", feed.provider, feed.name
+            )
+    if not kept:
+        return dg.SkipReason(f"the budget of {', '.join(feed.provider for feed in due)} is used up")
+    return dg.RunRequest(
+        run_key=f"{moment:%Y-%m-%dT%H:%MZ}",
+        partition_key=str(moment.date()),
+        asset_selection=chain(context, (table for feed in kept for table in feed.contracts)),
+        tags={REFRESH_TAG: REFRESH_HOURS},
+    )
+
+
+def chain(context: dg.ScheduleEvaluationContext, contracts: Iterable[type[Contract]]) -> list[dg.AssetKey]:
+    """The assets of these tables and all that follows from them."""
+    if context.repository_def is None:
+        raise ValueError("a tick without a repository does not know what follows from a table")
+    graph = context.repository_def.asset_graph
+    roots = dg.AssetSelection.assets(*[dg.AssetKey(list(contract.table.path)) for contract in contracts])
+    return sorted((roots | roots.downstream()).resolve(graph))
 
 
 def _is_refreshing(context: dg.ScheduleEvaluationContext) -> bool:
@@ -93,31 +117,39 @@ def _is_refreshing(context: dg.ScheduleEvaluationContext) -> bool:
     return bool(context.instance.get_run_ids(filters, limit=1))
 
 
-def cadence_minutes(settings: Settings) -> int | None:
-    """Minutes between two rounds under these settings; None where the plan affords none."""
-    is_free = settings.is_coincap_local or settings.coincap_base_url.rstrip("/").endswith("/v2")
-    return minutes_between_rounds(None if is_free else settings.coincap_credits_per_month)
+def daily_history(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefinition]:
+    """What providers say of finished days, twice a day; empty where no provider does.
 
-
-def daily_history(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDefinition:
-    """Yesterday's partition of the history chain, once a day."""
+    Soon after midnight for those that know the day at once, and at noon for archives, whose files come hours later.
+    """
+    tables = cadence.daily_histories(settings)
+    if not tables:
+        return []
 
     @dg.schedule(
         name="daily_history",
-        job=history,
+        job=refresh,
         # Half past midnight: the provider's day is over, and its daily points have been made.
-        cron_schedule="30 0 * * *",
+        cron_schedule="30 0,12 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="The daily prices of yesterday, and what follows from them.",
+        description=f"Of the last {_LOOK_BACK_DAYS} days what is not held yet, and what follows from it.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if elsewhere := _elsewhere(settings, clock):
             return elsewhere
-        yesterday = str((context.scheduled_execution_time - timedelta(days=1)).date())
-        return dg.RunRequest(run_key=f"{yesterday} history", partition_key=yesterday)
+        moment = context.scheduled_execution_time
+        last: date = (moment - timedelta(days=1)).date()
+        return dg.RunRequest(
+            run_key=f"{moment:%Y-%m-%dT%H:%MZ} history",
+            asset_selection=chain(context, tables),
+            tags={
+                "dagster/asset_partition_range_start": str(last - timedelta(days=_LOOK_BACK_DAYS - 1)),
+                "dagster/asset_partition_range_end": str(last),
+            },
+        )
 
-    return tick
+    return [tick]
 
 
 def maintenance(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDefinition:
@@ -143,7 +175,8 @@ def maintenance(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDe
 
 def lease_length(settings: Settings) -> timedelta:
     """How long a lease outlasts its last renewal under these settings."""
-    return _LEASE_CADENCES * timedelta(minutes=cadence_minutes(settings) or _MINUTES_PER_DAY)
+    minutes = cadence.tick_minutes(cadence.rounds(settings))
+    return _LEASE_CADENCES * timedelta(minutes=minutes or _MINUTES_PER_DAY)
 
 
 def _elsewhere(settings: Settings, clock: Clock | None, *, takes: bool = True) -> dg.SkipReason | None:

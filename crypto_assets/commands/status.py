@@ -103,22 +103,60 @@ def _age(moment: datetime | date, clock: Clock) -> str:
 
 
 def _providers(settings: Settings, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Every provider: whether it is here, what each of its budgets has left, and when its next round is due."""
+    from crypto_assets.assets.handles import absence, accounts
+    from crypto_assets.automation.cadence import rounds
+    from crypto_assets.providers.registry import NAMES
+
+    found = rounds(settings)
+    for name in NAMES:
+        why = absence(name, settings)
+        if why is not None:
+            unknown = dict.fromkeys(("budget", "address", "budget_left", "breaker", "next_round", "cadence"))
+            yield {"provider": name, "state": f"not registered: {why}", **unknown}
+            continue
+        feeds = [each for each in found if each.feed.provider == name]
+        due = [moment for each in feeds if (moment := each.following(clock.now())) is not None]
+        for account in accounts(name, settings):
+            yield {
+                "provider": name,
+                "state": "registered",
+                "budget": account,
+                "address": _address(name, account, settings),
+                **_budget(name, account, settings, clock),
+                "next_round": min(due, default=None),
+                "cadence": ", ".join(f"{each.feed.name} {_every(each.minutes)}" for each in feeds) or "finished days",
+            }
+
+
+def _every(minutes: int | None) -> str:
+    return "by hand: the plan affords no round a day" if minutes is None else f"every {minutes} min"
+
+
+def _address(name: str, account: str, settings: Settings) -> str | None:
     from urllib.parse import urlsplit
 
+    from crypto_assets.assets.handles import provider_urls
+    from crypto_assets.providers.registry import PROVIDERS
+
+    if name not in PROVIDERS:
+        return urlsplit(settings.coincap_base_url).hostname
+    # A venue that nobody listed is asked where ccxt says.
+    url = provider_urls(PROVIDERS[name], settings.sandbox_url).get(account)
+    return None if url is None else urlsplit(url).hostname
+
+
+def _budget(name: str, account: str, settings: Settings, clock: Clock) -> dict[str, str]:
+    from crypto_assets.assets.handles import budget_of, budget_path
     from crypto_assets.resources.http import breaker_open_until
 
-    absence = settings.coincap_absence
-    path = runs.budget_path(settings)
-    left, until = "", None
-    if path.exists():
-        budget = runs.budget_of(settings, clock)
-        left = "; ".join(f"{amount:,} of {limit}" for limit, amount in budget.remaining().items())
-        until = breaker_open_until(path, budget.provider, clock)
-    yield {
-        "provider": "coincap",
-        "state": "registered" if absence is None else f"not registered: {absence}",
-        "address": urlsplit(settings.coincap_base_url).hostname,
-        "budget_left": left or "untouched",
+    path = budget_path(name, settings)
+    if not path.exists():
+        return {"budget_left": "untouched", "breaker": "closed"}
+    left = budget_of(name, account, settings, clock).remaining()
+    until = breaker_open_until(path, account, clock)
+    return {
+        "budget_left": "; ".join(f"{amount:,} of {limit}" for limit, amount in left.items()),
         "breaker": "closed" if until is None else f"open until {output.moment(until)}",
     }
 
@@ -167,8 +205,7 @@ def upcoming(settings: Settings, clock: Clock) -> Iterator[tuple[str, str, datet
 
     from crypto_assets.automation import schedules
 
-    pulling = [*schedules.live(settings), schedules.daily_history(settings)] if settings.coincap_absence is None else []
-    for schedule in (*pulling, schedules.maintenance(settings)):
+    for schedule in (*schedules.live(settings), *schedules.daily_history(settings), schedules.maintenance(settings)):
         cron = str(schedule.cron_schedule)
         ticks = schedule_execution_time_iterator(clock.now().timestamp(), cron, "UTC")
         yield schedule.name, cron, next(ticks).astimezone(UTC)

@@ -39,8 +39,6 @@ URL = "https://www.alphavantage.co"
 # A free key's calls: 25 a day since 2024-01; five a minute is the older limit, of which notes still speak.
 CALLS_PER_DAY = 25
 CALLS_PER_MINUTE = 5
-# Left of a day's calls for second attempts and for what a person asks.
-RESERVE = 2
 # When the quota's day begins is not known; a day after it was found used up it has begun anew, whenever that is.
 QUOTA_RETURNS_S = 86_400
 # The newest point may still be computed a moment after its time is over: without a newer one it rests so long.
@@ -131,6 +129,12 @@ def _information(told: str) -> Verdict:
     return Verdict(Outcome.QUOTA_EXHAUSTED, "the day's calls are used up", retry_after=QUOTA_RETURNS_S)
 
 
+def series_of(pairs: Sequence[str], intervals: Sequence[str]) -> list[str]:
+    """The series of pairs: of a day, a week and a month each, and of the intraday intervals among ``intervals``."""
+    intraday = [interval for interval in intervals if interval in INTRADAY_INTERVALS]
+    return [f"{pair} {interval}" for interval in (*FUNCTIONS, *intraday) for pair in pairs]
+
+
 class AlphaVantage:
     """Alpha Vantage's functions as pulls. Every method returns what was answered, good or bad; none raises for that.
 
@@ -150,13 +154,7 @@ class AlphaVantage:
     @property
     def subjects(self) -> list[str]:
         """The series that are pulled, as ``BTC/USD 1d``; those that matter most first, as the day's calls are few."""
-        return [f"{pair} {interval}" for interval in (*FUNCTIONS, *self.intervals) for pair in self.pairs]
-
-    @property
-    def time_between_rounds(self) -> timedelta:
-        """How far apart rounds of rates are, so that the day's calls last for them and for each series once."""
-        left = CALLS_PER_DAY - RESERVE - len(self.subjects)
-        return DAY / max(1, left // max(1, len(self.pairs)))
+        return series_of(self.pairs, self.intervals)
 
     def rates(self) -> Iterator[Pull]:
         """The rate of each pair at this moment, a call a pair."""
@@ -466,6 +464,7 @@ PROVIDER = Provider(
     name=NAME,
     urls={NAME: URL},
     connect=_connect,
+    limits=lambda *_: {NAME: source(URL, key=None).limits},
     key_name="ALPHAVANTAGE_API_KEY",
     needs_key=True,
     unlocks="exchange rates with bid and ask, and daily, weekly and monthly series, 25 calls a day",

@@ -31,20 +31,24 @@ from crypto_assets.providers.venues import (
     NAME,
     TICKER,
     TRADES,
+    UNKNOWN_PACE,
     Spot,
     candles_of,
     source,
     spot_of,
     venue_of,
+    venues_of,
 )
 from crypto_assets.resources.http import Answer, Client, Outcome
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS, INTERVALS
-from crypto_assets.tables.window import DAY, HOUR, Window
+from crypto_assets.tables.window import DAY, Window
 
-# A thousand pages of a thousand trades in an hour are more than any market has ever had: a loop, not a market.
+# Trades of fifty answers are some 6 MB and a commit: what breaks off costs no more than that.
+ANSWERS = 50
+# No venue has had a million trades in one millisecond, nor a day of a thousand quiet answers: a loop, not a market.
 MAX_PAGES = 1000
 # Bytes of a candle and of a trade, about, and trades of a busy market a day: for estimates of cost.
-_CANDLE_BYTES, _TRADE_BYTES, _TRADES_A_DAY = 150, 120, 500_000
+_CANDLE_BYTES, _TRADE_BYTES, _TRADES_A_DAY = 170, 120, 500_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -154,7 +158,7 @@ class Exchanges:
 
     def listings(self) -> Iterator[Pull]:
         """Every market of each venue of the settings, a pull a venue."""
-        return self._each(dict.fromkeys(market.partition(":")[0] for market in self.markets), self._listing)
+        return self._each(venues_of(self.markets), self._listing)
 
     def tickers(self) -> Iterator[Pull]:
         """Best bid and ask and the last price of each market of the settings, a pull a market."""
@@ -196,24 +200,26 @@ class Exchanges:
         return Cost(calls=calls, n_bytes=_CANDLE_BYTES * ((end - start) // step))
 
     def trades(self, market_id: str, window: Window) -> Iterator[Pull]:
-        """Trades of a market in the window, a pull an hour; the newest hour first where the venue is read backwards."""
+        """Trades of a market in the window, ``ANSWERS`` answers a pull; the newest first of a venue read backwards."""
         spot = spot_of(market_id)
-        hours = list(_hours(window.start, min(window.end, _floor(self._clock.now(), timedelta(seconds=1)))))
-        if spot.venue == "coinbase":
-            yield from self._trades_backwards(spot, hours)
+        start, end = window.start, min(window.end, _floor(self._clock.now(), timedelta(seconds=1)))
+        if start >= end:
             return
-        for hour in hours:
-            pull = self._trades_of(spot, hour)
+        if spot.venue == "coinbase":
+            yield from self._trades_backwards(spot, Window(start, end))
+            return
+        while start < end:
+            pull = self._trades_from(spot, Window(start, end))
             yield pull
-            if pull.ending.outcome is Outcome.NOT_FOUND:
+            if not pull.is_complete:
                 return
+            start = pull.window[1]
 
     def trades_cost(self, market_id: str, window: Window) -> Cost:
         """What ``trades`` would take; markets differ a thousandfold in size, the estimate is of a large one."""
         page = self._trades_page(spot_of(market_id))
         days = (window.end - window.start) / DAY
-        calls = max(math.ceil(days * _TRADES_A_DAY / page), math.ceil((window.end - window.start) / HOUR))
-        return Cost(calls=calls, n_bytes=round(days * _TRADES_A_DAY * _TRADE_BYTES))
+        return Cost(calls=math.ceil(days * _TRADES_A_DAY / page), n_bytes=round(days * _TRADES_A_DAY * _TRADE_BYTES))
 
     def _each(self, subjects: Iterable[str], pull: Callable[[str], Pull]) -> Iterator[Pull]:
         """A pull each. One that cannot even be asked for does not stop the others; its error is raised at the end."""
@@ -275,71 +281,86 @@ class Exchanges:
         answer = replace(_unasked(self._clock.now(), CANDLES, subject), outcome=Outcome.NOT_FOUND, detail=told)
         return self._pull(CANDLES, subject, [answer], is_complete=True, window=Window(*span))
 
-    def _trades_of(self, spot: Spot, hour: Window) -> Pull:
-        """The trades of an hour or less, oldest first, each page asked for by where the one before ended."""
+    def _trades_from(self, spot: Spot, span: Window) -> Pull:
+        """Trades from the start of the span, oldest first; where it is long, of as much of it as the answers tell."""
         line = self._line(spot.venue)
         subject = str(spot)
         if (obstacle := line.take_up(spot)) is not None:
-            return self._pull(TRADES, subject, [obstacle], is_complete=False, window=hour)
+            return self._pull(TRADES, subject, [obstacle], is_complete=False, window=span)
         page = self._trades_page(spot)
-        start, end = _ms(hour.start), _ms(hour.end)
-        paging = _PAGINGS.get(spot.venue, _by_time)
+        start, end = _ms(span.start), _ms(span.end)
+        paging = _PAGINGS.get(spot.venue, _BY_TIME)
+        known = start  # every trade before this moment has been told
         since, params = paging.first(start, end)
         answers: list[Answer] = []
-        for _ in range(MAX_PAGES):
+        while len(answers) < ANSWERS or known == start:
             told, trades = line.ask(TRADES, partial(fetch_trades, spot.symbol, since, page, params))
             times = _times(trades)
-            if trades and not (times and max(times) >= start):
+            if trades and not (times and max(times) >= known):
                 line.misread("the answer holds no trade of the time that was asked for")
                 trades = None
             answers += told if trades is None else _quiet(told, is_quiet=not any(start <= t < end for t in times))
-            if trades is None:
-                break
-            if len(trades) < page or max(times) >= end:
-                return self._pull(TRADES, subject, answers, is_complete=True, window=hour)
-            asked_before, (since, params) = (since, params), paging.following(trades)
+            if trades is None or len(answers) > MAX_PAGES:
+                return self._pull(TRADES, subject, answers, is_complete=False, window=span)
+            if not times:
+                known = min(known + paging.reach, end)
+            elif len(trades) < page:
+                # A short page need not be the last one: what the venue left out of it is counted by some.
+                known = max(times) + 1
+            else:
+                known = max(times)
+            if known >= end:
+                return self._pull(TRADES, subject, answers, is_complete=True, window=span)
+            is_full = len(trades) >= page
+            asked_before = (since, params)
+            since, params = paging.following(trades) if is_full else paging.first(known, end)
             if (since, params) == asked_before:
-                told_again = "more trades at one time than an answer holds"
-                answers[-1] = replace(answers[-1], outcome=Outcome.MALFORMED, detail=told_again)
-                break
-        return self._pull(TRADES, subject, answers, is_complete=False, window=hour)
+                crowd = "more trades at one time than an answer holds"
+                answers[-1] = replace(answers[-1], outcome=Outcome.MALFORMED, detail=crowd)
+                return self._pull(TRADES, subject, answers, is_complete=False, window=span)
+        return self._pull(TRADES, subject, answers, is_complete=True, window=Window(span.start, _at(known)))
 
-    def _trades_backwards(self, spot: Spot, hours: Sequence[Window]) -> Iterator[Pull]:
-        """Coinbase pages from an id backwards and knows no time: the end of the newest hour is found by bisection."""
-        if not hours:
-            return
+    def _trades_backwards(self, spot: Spot, span: Window) -> Iterator[Pull]:
+        """Coinbase pages from an id backwards and knows no time: the end of the span is found by bisection."""
         line = self._line(spot.venue)
         line.take_up(spot)
-        cursor, obstacle = self._first_id_from(line, spot, _ms(hours[-1].end))
-        for hour in reversed(hours):
-            if obstacle is not None:
-                yield self._pull(TRADES, str(spot), [obstacle], is_complete=False, window=hour)
-                return
-            pull, cursor = self._trades_before(line, spot, hour, cursor)
+        cursor, obstacle = self._first_id_from(line, spot, _ms(span.end))
+        if obstacle is not None:
+            yield self._pull(TRADES, str(spot), [obstacle], is_complete=False, window=span)
+            return
+        end = span.end
+        while span.start < end:
+            pull, cursor = self._trades_before(line, spot, Window(span.start, end), cursor)
             yield pull
             if not pull.is_complete:
                 return
+            end = pull.window[0]
 
-    def _trades_before(self, line: _Line, spot: Spot, hour: Window, cursor: int) -> tuple[Pull, int]:
-        """The trades of the hour, all with ids below ``cursor``, and the cursor of the hour before."""
-        start, end = _ms(hour.start), _ms(hour.end)
+    def _trades_before(self, line: _Line, spot: Spot, span: Window, cursor: int) -> tuple[Pull, int]:
+        """Trades to the end of the span, newest first, of as much of it as the answers tell, and the cursor before."""
+        start, end = _ms(span.start), _ms(span.end)
         page, subject = self._trades_page(spot), str(spot)
+        known = end  # every trade from this moment on has been told
         answers: list[Answer] = []
+        found: dict[int, int] = {}
         before = cursor
-        for _ in range(MAX_PAGES):
+        while len(answers) < ANSWERS or known == end:
             told, trades = line.ask(TRADES, partial(fetch_trades, spot.symbol, None, page, {"after": before}))
-            known = [(int(made["id"]), made["timestamp"]) for _, made in trades or () if made and made["timestamp"]]
-            if trades and not (known and max(known)[0] < before):
+            page_of = {int(made["id"]): made["timestamp"] for _, made in trades or () if made and made["timestamp"]}
+            if trades and not (page_of and max(page_of) < before):
                 line.misread("the answer holds no trade before the one that was asked for")
                 trades = None
-            inside = [trade_id for trade_id, at in known if start <= at < end]
-            answers += told if trades is None else _quiet(told, is_quiet=not inside)
-            if trades is None:
-                return self._pull(TRADES, subject, answers, is_complete=False, window=hour), cursor
-            cursor, before = min([cursor, *inside]), min([before, *(trade_id for trade_id, _ in known)])
-            if before <= 1 or len(trades) < page or any(at < start for _, at in known):
-                return self._pull(TRADES, subject, answers, is_complete=True, window=hour), cursor
-        return self._pull(TRADES, subject, answers, is_complete=False, window=hour), cursor
+            is_quiet = not any(start <= at < end for at in page_of.values())
+            answers += told if trades is None else _quiet(told, is_quiet=is_quiet)
+            if trades is None or len(answers) > MAX_PAGES:
+                return self._pull(TRADES, subject, answers, is_complete=False, window=span), cursor
+            found |= page_of
+            before = min([before, *page_of])
+            known = min([known, *(at + 1 for at in page_of.values())])
+            if before <= 1 or not page_of or known <= start:
+                return self._pull(TRADES, subject, answers, is_complete=True, window=span), before
+        cursor = min([cursor, *(trade_id for trade_id, at in found.items() if at >= known)])
+        return self._pull(TRADES, subject, answers, is_complete=True, window=Window(_at(known), span.end)), cursor
 
     def _first_id_from(self, line: _Line, spot: Spot, moment: int) -> tuple[int, Answer | None]:
         """The lowest trade id at ``moment`` (ms) or later, in some thirty small calls; and what is in the way of it."""
@@ -410,18 +431,27 @@ class Exchanges:
 
 @dataclass(frozen=True)
 class _Paging:
-    """How a venue's trades are read page by page: what is asked first of a span (ms), and what after a page."""
+    """How a venue's trades are read page by page.
+
+    Attributes:
+        first: what is asked of a span (ms): ccxt's ``since`` and further parameters.
+        following: what is asked after a full page.
+        reach: how long a time (ms) an answer to ``first`` speaks for.
+    """
 
     first: Callable[[int, int], tuple[int | None, Mapping[str, Any]]]
     following: Callable[[Sequence[tuple[Any, Any]]], tuple[int | None, Mapping[str, Any]]]
+    reach: int = 2**62
 
 
-_by_time = _Paging(lambda start, _: (start, {}), lambda trades: (max(_times(trades)), {}))
+_HOUR_MS = 3_600_000
+_BY_TIME = _Paging(lambda start, _: (start, {}), lambda trades: (max(_times(trades)), {}))
 _PAGINGS = {
-    # By time first, which it allows for an hour at once, and then by the aggregate's id.
+    # By time first, of an hour at most, and then by the aggregate's id.
     "binance": _Paging(
-        lambda start, end: (start, {"until": end - 1}),
+        lambda start, end: (start, {"until": min(start + _HOUR_MS, end) - 1}),
         lambda trades: (None, {"fromId": max(int(made["id"]) for _, made in trades if made) + 1}),
+        _HOUR_MS,
     ),
     # By nanoseconds, after which the answer begins; its own `last` (which ccxt puts at the end of the last trade) is
     # what the next page begins after.
@@ -463,22 +493,18 @@ def _ms(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def _at(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
 def _floor(moment: datetime, step: timedelta) -> datetime:
     return moment - (moment - _EPOCH) % step
 
 
 def _days(start: datetime, end: datetime, n: int) -> Iterator[Window]:
     """The span cut at every n-th midnight from its first day's on."""
-    return _cut(start, end, DAY, n)
-
-
-def _hours(start: datetime, end: datetime) -> Iterator[Window]:
-    return _cut(start, end, HOUR, 1)
-
-
-def _cut(start: datetime, end: datetime, step: timedelta, n: int) -> Iterator[Window]:
     while start < end:
-        until = min(_floor(start, step) + n * step, end)
+        until = min(_floor(start, DAY) + n * DAY, end)
         yield Window(start, until)
         start = until
 
@@ -492,4 +518,7 @@ PROVIDER = Provider(
         "coinbase": "https://api.exchange.coinbase.com",
     },
     connect=Exchanges,
+    limits=lambda _, asked: {
+        venue: (venue_of(venue).limit or UNKNOWN_PACE,) for venue in venues_of(asked.get("markets", ()))
+    },
 )

@@ -343,4 +343,4 @@ def _connect(connection: Connection) -> Mempool:
     return Mempool(connection.open(source(connection.urls[NAME])), connection.clock)
 
 
-PROVIDER = Provider(NAME, urls={NAME: URL}, connect=_connect)
+PROVIDER = Provider(NAME, urls={NAME: URL}, connect=_connect, limits=lambda *_: {NAME: LIMITS})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.http import Client, Source
 
@@ -49,6 +50,7 @@ class Provider:
         name: also the name of its resource and of its pool.
         urls: its services' addresses; a sandbox serves each at ``/<service>``.
         connect: puts it together.
+        limits: how much may be asked of it by its budgets' names, for whether there is a key and what is asked.
         key_name: the environment variable of its key, if it takes one.
         needs_key: whether it is absent without.
         unlocks: what a key brings, in one line, for those who have none.
@@ -57,6 +59,7 @@ class Provider:
     name: str
     urls: Mapping[str, str]
     connect: Callable[[Connection], Connected]
+    limits: Callable[[bool, Mapping[str, Sequence[str]]], Mapping[str, Sequence[Limit]]]
     key_name: str | None = None
     needs_key: bool = False
     unlocks: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crypto_assets.providers import alpha_vantage, binance_archive, coingecko, exchanges, mempool
+from crypto_assets.providers import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
 from crypto_assets.providers.provider import Provider
 
 _ALL: tuple[Provider, ...] = (
@@ -16,3 +16,5 @@ _ALL: tuple[Provider, ...] = (
 )
 
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _ALL}
+# All of them, as people meet them.
+NAMES: tuple[str, ...] = (coincap.NAME, *PROVIDERS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -99,6 +99,15 @@ VENUES: Mapping[str, Venue] = {
         stated_at="time",
     ),
 }
+
+
+# What is reckoned with before ccxt is asked for a venue's pace; nearly all allow more.
+UNKNOWN_PACE = Limit(1, 1, "calls")
+
+
+def venues_of(markets: Iterable[str]) -> list[str]:
+    """The venues of markets, each once, in their order."""
+    return list(dict.fromkeys(market.partition(":")[0] for market in markets))
 
 
 def venue_of(name: str) -> Venue:

@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 from crypto_assets.automation import schedules
+from crypto_assets.definitions import build_definitions
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
@@ -259,13 +260,16 @@ def ticks(settings: Settings, clock: FixedClock, folder: Path) -> dict[str, dg.R
     folder.mkdir(exist_ok=True)
     all_of_them = [
         *schedules.live(settings, clock),
-        schedules.daily_history(settings, clock),
+        *schedules.daily_history(settings, clock),
         schedules.maintenance(settings, clock),
     ]
+    repository = build_definitions(settings).get_repository_def()
     told: dict[str, dg.RunRequest | dg.SkipReason] = {}
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         for each in all_of_them:
-            with dg.build_schedule_context(instance=instance, scheduled_execution_time=NOON) as context:
+            with dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=NOON, repository_def=repository
+            ) as context:
                 answer = each(context)
             told[each.name] = answer[0] if isinstance(answer, list) else answer  # type: ignore[assignment]
     return told

@@ -7,11 +7,12 @@ intraday ones: an answer is a whole series, so that one call a day and series se
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import polars as pl
 
 from crypto_assets.assets.raw.pulls import History, held_days, live_asset
+from crypto_assets.partitions import FIRST_DAY
 from crypto_assets.providers.alpha_vantage import (
     INTRADAY,
     INTRADAY_INTERVALS,
@@ -20,6 +21,7 @@ from crypto_assets.providers.alpha_vantage import (
     check_subject,
     ending,
     opening,
+    parse_series,
 )
 from crypto_assets.resources.http import Outcome
 from crypto_assets.resources.lake import Lake
@@ -61,6 +63,19 @@ class Series(History):
         held = held_days(lake, self.contract, subject, whole)
         yield Window(next(Window.of_day(day).start for day in whole.days if day not in held), end)
 
+    def reached(self, lake: Lake, since: datetime, window: Window) -> set[date]:
+        """The Mondays and firsts on which landed weeks and months open that end with the window.
+
+        Not the rest of the past, which came along: that is computed where somebody asks for it.
+        """
+        landed = lake.scan(self.contract).filter(pl.col("ingested_at") >= pl.lit(since).dt.truncate("1ms")).collect()
+        candles = parse_series(landed).frame.select("interval", "opened_at").drop_nulls().unique()
+        return {
+            opened.date()
+            for interval, opened in candles.iter_rows()
+            if opened < window.start < ending(opened, interval) and str(opened.date()) >= FIRST_DAY
+        }
+
     def _is_answered(self, lake: Lake, subject: str, interval: str, now: datetime) -> bool:
         """Whether today's answer to the question has come: data, none, or that the plan has no intraday series."""
         answers = lake.scan(self.contract).filter(
@@ -73,15 +88,13 @@ class Series(History):
         return not answers.filter(is_ours).head(1).collect().is_empty()
 
 
-alpha_vantage_rates = live_asset(
-    raw.RawAlphaVantageRates, NAME, AlphaVantage.rates, every=lambda provider: provider.time_between_rounds
-)
+alpha_vantage_rates = live_asset(raw.RawAlphaVantageRates, NAME, AlphaVantage.rates)
 
-SERIES = Series(
+HISTORY = Series(
     raw.RawAlphaVantageSeries,
     NAME,
     subjects=lambda provider: provider.subjects,
     pull=AlphaVantage.series,
     cost=AlphaVantage.series_cost,
 )
-alpha_vantage_series = SERIES.asset()
+alpha_vantage_series = HISTORY.asset()

@@ -12,7 +12,7 @@ from crypto_assets.providers.exchanges import Exchanges
 from crypto_assets.providers.venues import NAME
 from crypto_assets.tables import raw
 
-exchange_markets = live_asset(raw.RawExchangeMarkets, NAME, Exchanges.listings, every=lambda _: timedelta(hours=20))
+exchange_markets = live_asset(raw.RawExchangeMarkets, NAME, Exchanges.listings)
 exchange_tickers = live_asset(raw.RawExchangeTickers, NAME, Exchanges.tickers)
 
 # Venues add the last trades of a candle seconds after its end, and clocks differ: a minute later neither matters, and

@@ -4,14 +4,9 @@ Source: mempool.space, keyless. Today holds the state of now; a day that is over
 (hashrate, difficulty, fees a block), and its fees and mempool can no longer be pulled.
 """
 
-from datetime import timedelta
-
 from crypto_assets.assets.raw.pulls import History, live_asset
 from crypto_assets.providers.mempool import NAME, SERIES, Mempool
 from crypto_assets.tables import raw
 
-# Hourly, short of what a tick may be early: what it measures moves by the block, six an hour.
-_EVERY = timedelta(minutes=58)
-
 HISTORY = History(raw.RawMempool, NAME, subjects=lambda _: list(SERIES), pull=Mempool.past, cost=Mempool.past_cost)
-mempool = live_asset(raw.RawMempool, NAME, Mempool.now, every=lambda _: _EVERY, past=HISTORY)
+mempool = live_asset(raw.RawMempool, NAME, Mempool.now, past=HISTORY)

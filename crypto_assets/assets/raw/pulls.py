@@ -36,13 +36,9 @@ def live_asset(
     contract: type[RawAnswers],
     provider: str,
     pull: Callable[[Any], Iterable[Pull]],
-    every: Callable[[Any], timedelta] | None = None,
     past: "History | None" = None,
 ) -> dg.AssetsDefinition:
     """An endpoint that answers for now only; ``provider`` names the resource that ``pull`` is handed.
-
-    ``every`` is how far apart rounds are at least, where the provider's plan affords fewer than the schedule has ticks;
-    a round in between succeeds with nothing new.
 
     Today is pulled. A past day succeeds with nothing new where raw holds it; else it fails, and the gap ledger says so:
     stamping today's answer with another day would be a lie that no later check could find. ``past`` is what of the
@@ -55,8 +51,7 @@ def live_asset(
         def work(window: Window) -> Mapping[date, Mapping[str, int]]:
             now, connected = clock.now(), getattr(context.resources, provider)
             if window.start <= now < window.end:
-                pulls = [] if every and _is_recent(lake, contract, now, every(connected)) else pull(connected)
-                return by_day(window, rows=_land_each(lake, contract, pulls, context.log.warning))
+                return by_day(window, rows=_land_each(lake, contract, pull(connected), context.log.warning))
             if past is not None and window.end <= now:
                 n_landed = past.fill(
                     lake, connected, past.subjects(connected), window, now=clock.now, warn=context.log.warning
@@ -114,6 +109,11 @@ class History:
         for gap in contiguous(days):
             yield from months(gap) if self.is_monthly else [gap]
 
+    def reached(self, lake: Lake, since: datetime, window: Window) -> set[date]:
+        """Earlier days whose facts could only land with the window's, and have since then: of longer candles."""
+        del lake, since, window
+        return set()
+
     def fill(
         self,
         lake: Lake,
@@ -148,10 +148,15 @@ class History:
             provider = getattr(context.resources, history.provider)
 
             def work(window: Window) -> Mapping[date, Mapping[str, int]]:
-                subjects = config.subjects or history.subjects(provider)
-                n_landed = history.fill(
-                    lake, provider, subjects, window, now=clock.now, warn=context.log.warning, again=config.again
-                )
+                subjects, begun = config.subjects or history.subjects(provider), clock.now()
+                try:
+                    n_landed = history.fill(
+                        lake, provider, subjects, window, now=clock.now, warn=context.log.warning, again=config.again
+                    )
+                finally:
+                    # Dagster learns of days that nobody asked for too, or nothing would carry them further.
+                    for day in sorted(history.reached(lake, begun, window)):
+                        context.log_event(dg.AssetMaterialization(context.asset_key, partition=str(day)))
                 return {day: {"answers_of_the_run": n_landed} for day in window.days}
 
             yield from materialize(
@@ -175,14 +180,6 @@ def _land_history(
         except DataError as error:
             errors.append(error)
     return n_landed, errors
-
-
-def _is_recent(lake: Lake, contract: type[RawAnswers], now: datetime, every: timedelta) -> bool:
-    """Whether raw holds an answer, good or bad, that arrived less than so long ago."""
-    # Answers lie under the day that they are of, which a slow provider may have begun before.
-    arrived = lake.scan(contract, Window(now - every - DAY, now + DAY)).select(pl.col("ingested_at").max())
-    newest = arrived.collect().item()
-    return newest is not None and now - every < newest
 
 
 def _land_each(
