@@ -25,7 +25,7 @@ STABLECOINS = (
     *("paypal-usd", "pax-dollar", "paxos-standard", "gemini-dollar", "ethena-usde", "frax", "usdd", "terrausd"),
 )
 
-_BY = ("asset_id", "date")
+_BY = ["asset_id", "date"]
 _PRICE = pl.col("price_usd")
 
 
@@ -50,8 +50,8 @@ def price_daily(bars: pl.LazyFrame, hours: pl.LazyFrame, days: pl.LazyFrame, nam
     Prices in anything but USD are converted by the day's consensus on what that was worth, made from prices that need
     no conversion; one step, so that nothing is converted by itself. Stablecoins are no exception: pegs break.
     """
-    closes = _closes(bars, names)
-    snapshots = _snapshots(hours)
+    # Each is read more than once: as lazy plans they would be read, and planned, anew every time.
+    closes, snapshots, history = pl.collect_all([_closes(bars, names), _snapshots(hours), _history(days)])
     in_usd = closes.filter(pl.col("quote_asset_id") == USD).with_columns(price_usd="close", peg_bps=_NO_NUMBER)
     direct = _fresh(pl.concat([in_usd.select(_SOURCE), snapshots]))
     rates = _agreed(direct.filter("is_fresh")).select(
@@ -73,21 +73,15 @@ def price_daily(bars: pl.LazyFrame, hours: pl.LazyFrame, days: pl.LazyFrame, nam
         .sort("volume_base", "market_id", descending=[True, False])
         .unique([*_BY, "source"], keep="first", maintain_order=True)
     )
-    history = _history(days)
     sources = _fresh(pl.concat([votes.select(_SOURCE), snapshots, history]))
-    newest_fresh = sources.filter("is_fresh")
-    stale = sources.join(newest_fresh.select(_BY), list(_BY), "anti")
+    fresh = sources.filter("is_fresh")
+    stale = sources.join(fresh, _BY, "anti")
     priced = pl.concat(
-        [
-            _agreed(newest_fresh).with_columns(status=_status()),
-            _agreed(stale).with_columns(status=pl.lit("stale")),
-        ]
+        [_agreed(fresh).with_columns(status=_status()), _agreed(stale).with_columns(status=pl.lit("stale"))]
     )
-    unpriced = _unpriced(told.join(priced.select(_BY), list(_BY), "anti"))
+    unpriced = _unpriced(told.join(priced, _BY, "anti")).select(priced.columns)
     own = _off_peg("asset_id", "price_usd")
-    return pl.concat([priced, unpriced.select(priced.collect_schema().names())]).with_columns(
-        depeg_bps=pl.coalesce(own, "peg_bps")
-    )
+    return pl.concat([priced, unpriced]).with_columns(depeg_bps=pl.coalesce(own, "peg_bps")).lazy()
 
 
 _SOURCE = ("asset_id", "date", "source", "market_id", "price_usd", "peg_bps", "is_close", "observed_at", "available_at")
@@ -142,14 +136,14 @@ def _history(days: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _fresh(sources: pl.LazyFrame) -> pl.LazyFrame:
+def _fresh(sources: pl.DataFrame) -> pl.DataFrame:
     """With ``is_fresh``: whether the price is of the end of the day, or of the newest moment of one in progress."""
     newest = pl.col("observed_at").filter("is_close").max().over("date")
     is_recent = pl.col("observed_at") >= newest - FRESH_WITHIN
     return sources.with_columns(is_fresh=(pl.col("is_close") & is_recent).fill_null(value=False))
 
 
-def _agreed(sources: pl.LazyFrame) -> pl.LazyFrame:
+def _agreed(sources: pl.DataFrame) -> pl.DataFrame:
     """The median of each asset's and day's sources without outliers, and how far all of them lie apart."""
     deviation = (_PRICE - pl.col("median")).abs()
     limit = pl.max_horizontal(
@@ -157,12 +151,12 @@ def _agreed(sources: pl.LazyFrame) -> pl.LazyFrame:
         pl.col("median") * pl.lit(OUTLIER_BPS, MONEY) / pl.lit(10_000, MONEY),
     )
     spread = (
-        sources.join(sources.group_by(_BY).agg(median=_median(_PRICE)), list(_BY))
+        sources.join(sources.group_by(_BY).agg(median=_median(_PRICE)), _BY)
         .with_columns(deviation=deviation)
         .with_columns(n_all=pl.len().over(_BY))
     )
     mads = spread.group_by(_BY).agg(mad=_median(pl.col("deviation")))
-    judged = spread.join(mads, list(_BY)).with_columns(is_outlier=pl.col("deviation") > limit)
+    judged = spread.join(mads, _BY).with_columns(is_outlier=pl.col("deviation") > limit)
     spread_bps = NORMAL * 1e4 * pl.col("mad").first().cast(pl.Float64) / pl.col("median").first().cast(pl.Float64)
     return (
         judged.filter(~pl.col("is_outlier"))
@@ -198,7 +192,7 @@ def _status() -> pl.Expr:
     )
 
 
-def _unpriced(closes: pl.LazyFrame) -> pl.LazyFrame:
+def _unpriced(closes: pl.DataFrame) -> pl.DataFrame:
     return closes.group_by(_BY).agg(
         price_usd=pl.lit(None, MONEY),
         n_sources=pl.lit(0, pl.Int32),

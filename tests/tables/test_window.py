@@ -6,11 +6,12 @@ import datetime as dt
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_assets.tables.window import DAY, Window, contiguous
+from crypto_assets.tables.window import DAY, Window, bucket, contiguous, whole_buckets
 
 DAYS = st.dates(dt.date(2009, 1, 3), dt.date(2100, 1, 1))
 
@@ -90,3 +91,39 @@ def test_windows_of_days_hold_exactly_these_days_and_never_touch(days: list[dt.d
 
     assert [day for window in windows for day in window.days] == sorted(set(days))
     assert all(later.start - earlier.end >= DAY for earlier, later in pairwise(windows))
+
+
+# ---- whole buckets ----
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("4h", Window(at(1, 8), at(1, 12))),
+        ("1d", Window.of_day(dt.date(2024, 2, 1))),
+        ("1w", Window(dt.datetime(2024, 1, 29, tzinfo=dt.UTC), at(5))),
+        ("1mo", Window.of_days(dt.date(2024, 2, 1), dt.date(2024, 2, 29))),
+    ],
+)
+def test_a_window_inside_a_bucket_becomes_the_bucket(every: str, expected: Window) -> None:
+    assert whole_buckets(Window(at(1, 9), at(1, 10)), every) == expected
+    assert whole_buckets(expected, every) == expected
+
+
+@given(first=DAYS, n=st.integers(0, 90), every=st.sampled_from(["4h", "1d", "1w", "1mo"]))
+def test_whole_buckets_hold_the_window_and_are_cut_as_polars_cuts_time(first: dt.date, n: int, every: str) -> None:
+    asked = Window.of_days(first, first + dt.timedelta(days=n))
+    wide = whole_buckets(asked, every)
+
+    assert wide.start <= asked.start
+    assert wide.end >= asked.end
+    edges = pl.Series([wide.start, wide.end, asked.start, asked.end - dt.timedelta(microseconds=1)])
+    cut = edges.dt.truncate(every)
+    assert cut[:2].to_list() == [wide.start, wide.end]
+    assert wide.start == cut[2]
+    assert wide.end == pl.Series([cut[3]]).dt.offset_by(every).item()
+
+
+def test_a_bucket_that_no_table_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="no table has buckets of 3d"):
+        bucket(at(1), "3d")
