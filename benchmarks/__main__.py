@@ -1,4 +1,7 @@
-"""``python -m benchmarks [--quick | --full] [--only PATTERN] [--rounds N] [--install-peers]``, or ``make bench``."""
+"""``python -m benchmarks [--quick | --full] [--only PATTERN] [--rounds N] [--install-peers]``, or ``make bench``.
+
+``python -m benchmarks archive_year`` is one long run without a peer, with options of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import archive_year, report
 from benchmarks.case import Case
-from benchmarks.cases import day_end_to_end, json_day, upsert
+from benchmarks.cases import candle_ingest, day_end_to_end, json_day, upsert
 from benchmarks.data import CACHE, ROOT, SIZES
 from benchmarks.pair import Run, Status, peer_home, run_case
 
-CASES: tuple[Case, ...] = (json_day.CASE, upsert.CASE, day_end_to_end.CASE)
+CASES: tuple[Case, ...] = (json_day.CASE, upsert.CASE, day_end_to_end.CASE, candle_ingest.CASE)
 _UV = ROOT / ".tools" / "bin" / "uv"
 # Fewer rounds show no spread, which is what a ratio is judged by.
 _ROUNDS = 5
@@ -25,6 +28,9 @@ _ROUNDS = 5
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the cases; 1 where a variant of our own is wrong or fails, or no case is asked for."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["archive_year"]:
+        return archive_year.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Same work, or no time.")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_const", const="S", dest="size", help="6,000 rows: does it run at all")

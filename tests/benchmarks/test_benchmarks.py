@@ -151,7 +151,7 @@ def test_every_goal_names_a_case_and_variants_that_exist() -> None:
     assert report.goals()
     for goal in report.goals():
         assert {goal.variant, goal.against} <= variants[goal.case]
-        assert goal.metric in ("cpu", "wall")
+        assert goal.metric in ("cpu", "wall", "disk")
         assert goal.reason
 
 
@@ -183,4 +183,4 @@ def test_a_quick_run_of_one_case_checks_and_reports_every_variant(tmp_path: Path
 
 def test_a_case_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert suite.main(["--only", "nonsense"]) == 1
-    assert "json_day, upsert, day_end_to_end" in capsys.readouterr().out
+    assert "json_day, upsert, day_end_to_end, candle_ingest" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""The variants that need ccxt and pandas."""
