@@ -1,10 +1,11 @@
 """The truth of the spot markets: every trade as a pure function of the market's seed, the market id and the time.
 
-    tape = tape_of(Market(7), Events())                        # cached; the services share it
+    tape = tape_of(Market(7), Events())                        # cached; a sandbox's own: tape_of(market, state.events)
     tape.markets                                               # {"binance:BTC/USDT": SpotMarket, ...}
     tape.trades(market_id, start, end)  -> Trades              # aggregate trades in [start, end), by time
     tape.candles(market_id, interval, start, end, until=now, is_filled=False) -> Candles   # opened in [start, end)
     tape.quote(market_id, microseconds(at)) -> Quote | None    # bid and ask at a moment; None before the first trade
+    tape.is_open(market_id, at), tape.is_listed(market_id, at), tape.is_down(venue, at)
     aggregate(trades, interval) -> Candles                     # what these trades make
     INTERVALS                                                  # 1s to 1mo
     candles.records(), trades.records()                        # rows as dicts of Decimals and aware datetimes
