@@ -403,6 +403,11 @@ class Candles(Contract):
     def not_before_bitcoin(cls) -> pl.Expr:  # noqa: N805
         return pl.col("opened_at") >= GENESIS
 
+    @classmethod
+    def _sampling_overrides(cls) -> dict[str, pl.Expr]:
+        # No random word is an interval.
+        return {"interval": pl.lit("1m")}
+
     @dy.rule()
     def known_interval(cls) -> pl.Expr:  # noqa: N805
         return pl.col("interval").is_in(list(INTERVALS))
