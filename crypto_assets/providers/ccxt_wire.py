@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,8 @@ from crypto_assets.errors import UsageError
 
 # What reading an answer of another shape than was due ends in.
 _NOT_READABLE = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError)
+# Of seconds since 1970: these come after the year 30 million.
+_MOST_DIGITS = 15
 # What a market is, as far as asking for it and reading its answers goes.
 _SPOT = {
     "type": "spot",
@@ -38,18 +41,21 @@ _SPOT = {
 
 
 class Digits(str):
-    """A JSON number that is not whole, as the text that was sent: no digit is lost to a float."""
+    """A JSON number that is not whole, as the text that was sent, told apart from JSON text."""
 
     __slots__ = ()
 
 
-def decoded(body: bytes) -> Any:
-    """The JSON of a body, other numbers than whole ones as ``Digits``. Raises ValueError or RecursionError."""
-    return json.loads(body.decode(), parse_float=Digits, parse_constant=_refused)
+def decoded(body: bytes, number: type[str] = str) -> Any:
+    """The JSON of a body; numbers that are not whole keep their text, as ``number``: no digit is lost to a float.
+
+    Raises ValueError or RecursionError.
+    """
+    return json.loads(body.decode(), parse_float=number, parse_constant=_refused)
 
 
 def encoded(value: Any) -> str:
-    """The JSON text of what ``decoded`` gave, with the numbers as they were sent."""
+    """The JSON text of what ``decoded`` gave with ``Digits``, as it was sent but for the blanks."""
     if isinstance(value, Digits):
         return str(value)
     if isinstance(value, list):
@@ -72,6 +78,8 @@ class Wire:
 
     number = str
     wire: Callable[[str], bytes]
+    # What a number that is not whole is decoded as; ccxt reads plain text only, ``Digits`` are for a record's own text.
+    digits: type[str] = str
     parse_ohlcv: Callable[[Any, Any], Any]
     parse_trade: Callable[[Any, Any], Any]
 
@@ -80,17 +88,29 @@ class Wire:
         del headers
         if method != "GET" or body:
             raise ValueError("only questions are asked here")
-        return self.answered(decoded(self.wire(url)))
+        return self.answered(decoded(self.wire(url), self.digits))
 
     def answered(self, told: Any) -> Any:
-        """The decoded answer, where a venue needs a word more."""
+        """The decoded answer, where a venue needs a word more. Raises ValueError for what cannot be one."""
+        if not isinstance(told, list | dict):
+            raise ValueError("no answer has this shape")
         return told
 
     def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *_: Any, **__: Any) -> list[tuple[Any, Any]]:
-        return [(sent, _read(self.parse_ohlcv, sent, market)) for sent in ohlcvs or ()]
+        return [(sent, _read(self.parse_ohlcv, sent, market)) for sent in _listed(ohlcvs)]
 
     def parse_trades(self, trades: Any, market: Any = None, *_: Any, **__: Any) -> list[tuple[Any, Any]]:
-        return [(sent, _read(self.parse_trade, sent, market)) for sent in trades or ()]
+        return [(sent, _read(self.parse_trade, sent, market)) for sent in _listed(trades)]
+
+    @staticmethod
+    def safe_timestamp(told: Any, key: Any, default: Any = None) -> Any:
+        """Milliseconds of seconds, exactly: ccxt multiplies floats, and is a millisecond off now and then."""
+        try:
+            seconds = Decimal(str(told[key]))
+            # Beyond this no whole number is made of it: the text of a few bytes may mean gigabytes of digits.
+            return int(seconds * 1000) if seconds.adjusted() < _MOST_DIGITS else default
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            return default
 
     def safe_trade(self, trade: Any, market: Any = None) -> Any:
         del market
@@ -101,16 +121,34 @@ class Wire:
         return ticker
 
 
+class _Plain(Wire):
+    """A venue that answers with bare lists."""
+
+    def to_array(self, told: Any) -> list[Any]:
+        # ccxt takes a mapping for a list of its values, and an error that it does not know for a list of nothing.
+        return _listed(told)
+
+
 class _Kraken(Wire):
     def answered(self, told: Any) -> Any:
         """Kraken keys its answer by its own name of the pair (XXBTZUSD), whatever name it was asked by (XBTUSD)."""
         result = told.get("result") if isinstance(told, dict) else None
+        if not isinstance(result, dict):
+            raise ValueError("the answer has no result")
         markets = getattr(self, "markets_by_id", None) or {}
-        if isinstance(result, dict) and len(markets) == 1:
-            keys = [key for key in result if key != "last"]
-            if len(keys) == 1:
-                result[next(iter(markets))] = result.pop(keys[0])
+        keys = [key for key in result if key != "last"]
+        if len(markets) == 1 and len(keys) == 1:
+            result[next(iter(markets))] = result.pop(keys[0])
         return told
+
+
+_WIRES: Mapping[str, type[Wire]] = {"binance": _Plain, "coinbaseexchange": _Plain, "kraken": _Kraken}
+
+
+def _listed(told: Any) -> list[Any]:
+    if not isinstance(told, list):
+        raise ValueError("no list where one was due")
+    return told
 
 
 def _read(parse: Callable[[Any, Any], Any], sent: Any, market: Any) -> Any:
@@ -240,7 +278,7 @@ def _class_of(name: str) -> type[Any]:
             safe="no call was made",
             hint="markets are venue:BASE/QUOTE, e.g. kraken:BTC/USD; ccxt's documentation lists the venues",
         )
-    made: type[Any] = type(name, (_Kraken if name == "kraken" else Wire, known), {})
+    made: type[Any] = type(name, (_WIRES.get(name, Wire), known), {})
     return made
 
 

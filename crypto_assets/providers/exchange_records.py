@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import polars as pl
@@ -17,6 +17,7 @@ import polars as pl
 from crypto_assets.errors import DataError
 from crypto_assets.providers.answers import usable
 from crypto_assets.providers.ccxt_wire import (
+    Digits,
     encoded,
     exchange,
     fetch_candles,
@@ -42,16 +43,11 @@ def parse_candles(raw: pl.DataFrame) -> Records:
     for row in usable(raw).iter_rows(named=True):
         spot, interval = candles_of(row["subject"])
         places = [venue_of(spot.venue).further.get(name) for name in further]
-        columns.begin(row, spot, interval=interval)
+        columns.begin(row, spot, _candles_sent, interval=interval)
         for position, (sent, made) in enumerate(candles_in(row["subject"], row["body"])):
             at, *numbers = made or [None] * 6
             if _is_of(row, at):
-                more = (
-                    [sent[place] if place is not None and place < len(sent) else None for place in places]
-                    if made
-                    else places
-                )
-                columns.add(position, sent, (at, *numbers, *more))
+                columns.add(position, (at, *numbers, *(_at(sent, place) for place in places)))
     return columns.records()
 
 
@@ -61,14 +57,14 @@ def parse_trades(raw: pl.DataFrame) -> Records:
     for row in usable(raw).iter_rows(named=True):
         spot = spot_of(row["subject"])
         in_us = _IN_US.get(spot.venue)
-        columns.begin(row, spot)
+        columns.begin(row, spot, _trades_sent)
         for position, (sent, made) in enumerate(trades_in(row["subject"], row["body"])):
             us = in_us(sent) if in_us else None
             trade = made or {}
             at = us // 1000 if us is not None else trade.get("timestamp")
             if _is_of(row, at):
                 facts = (trade.get(name) for name in ("id", "price", "amount"))
-                columns.add(position, sent, (at, us, *facts, _n_trades(sent), trade.get("side")))
+                columns.add(position, (at, us, *facts, _n_trades(sent), trade.get("side")))
     return columns.records()
 
 
@@ -77,13 +73,13 @@ def parse_tickers(raw: pl.DataFrame) -> Records:
     columns = _Columns(("observed_at", "exchange_rate", "last_refreshed", "bid_price", "ask_price"))
     for row in usable(raw).iter_rows(named=True):
         spot = spot_of(row["subject"])
-        columns.begin(row, spot)
+        columns.begin(row, spot, _ticker_sent)
         ticker = ticker_in(row["subject"], row["body"])
         at = ticker["timestamp"] or _ms(row["observed_at"])
         stated = venue_of(spot.venue).stated_at
         words = ticker["info"].get(stated) if stated else None
         told = (ticker["last"], words or row["observed_at"].isoformat(), ticker["bid"], ticker["ask"])
-        columns.add(0, ticker["info"], (at, *told))
+        columns.add(0, (at, *told))
     parsed = columns.records()
     frame = parsed.frame.with_columns(
         from_currency_code="base_symbol",
@@ -93,6 +89,18 @@ def parse_tickers(raw: pl.DataFrame) -> Records:
         time_zone=pl.lit("UTC"),
     )
     return Records(frame, parsed.texts)
+
+
+def _candles_sent(subject: str, body: bytes, digits: type[str]) -> Sequence[Any]:
+    return [sent for sent, _ in _replayed(candles_of(subject)[0], body, fetch_candles, CANDLES, digits)]
+
+
+def _trades_sent(subject: str, body: bytes, digits: type[str]) -> Sequence[Any]:
+    return [sent for sent, _ in _replayed(spot_of(subject), body, fetch_trades, TRADES, digits)]
+
+
+def _ticker_sent(subject: str, body: bytes, digits: type[str]) -> Sequence[Any]:
+    return [_replayed(spot_of(subject), body, fetch_ticker, TICKER, digits)["info"]]
 
 
 def candles_in(subject: str, body: bytes) -> Sequence[tuple[Any, Any]]:
@@ -121,19 +129,19 @@ class _Columns:
         self._answers: list[Mapping[str, Any]] = []
         self._places: list[tuple[int, int]] = []
         self._rows: list[tuple[Any, ...]] = []
-        self._sent: list[Any] = []
+        self._sent: list[Callable[[], Sequence[Any]]] = []
 
-    def begin(self, row: Mapping[str, Any], spot: Spot, **more: Any) -> None:
-        """What follows is from this answer, about this market."""
+    def begin(self, row: Mapping[str, Any], spot: Spot, sent: Callable[..., Sequence[Any]], **more: Any) -> None:
+        """What follows is from this answer, about this market; ``sent`` reads its records once more, as sent."""
+        self._sent.append(partial(sent, row["subject"], row["body"], Digits))
         told = {name: row[name] for name in ("pull_id", "page", "provider", "ingested_at")}
         market = {"venue": spot.venue, "market_id": str(spot), "base_symbol": spot.base, "quote_symbol": spot.quote}
         self._answers.append({**told, **market, **more, "answered_at": row["window_start_at"]})
 
-    def add(self, position: int, sent: Any, values: tuple[Any, ...]) -> None:
-        """A record at its position in the answer, as it was sent and what it says."""
+    def add(self, position: int, values: tuple[Any, ...]) -> None:
+        """What the record at that position in the answer says."""
         self._places.append((len(self._answers) - 1, position))
         self._rows.append(tuple(map(_text, values)))
-        self._sent.append(sent)
 
     def records(self) -> Records:
         values = pl.DataFrame(self._rows, schema=dict.fromkeys(self._names, pl.String), orient="row")
@@ -145,28 +153,33 @@ class _Columns:
         schema = {"pull_id": pl.String(), "page": pl.Int32(), **market, **times}
         answers = pl.DataFrame(self._answers, schema=schema, orient="row")
         frame = pl.concat([answers[places["answer"]], places.drop("answer"), values], how="horizontal")
-        return Records(frame.with_row_index("row").cast(POINTERS), _Texts(self._sent))
+        return Records(frame.with_row_index("row").cast(POINTERS), _Texts(self._sent, self._places))
 
 
 class _Texts(Sequence[bytes]):
-    """The JSON texts of records, made when one is asked for: only refused ones are."""
+    """The JSON texts of records, read again when one is asked for: only refused ones are, and few answers hold any."""
 
-    def __init__(self, sent: Sequence[Any]) -> None:
+    def __init__(self, sent: Sequence[Callable[[], Sequence[Any]]], places: Sequence[tuple[int, int]]) -> None:
         self._sent = sent
+        self._places = places
+        self._open: tuple[int, Sequence[Any]] = (-1, ())
 
     def __len__(self) -> int:
-        return len(self._sent)
+        return len(self._places)
 
     def __getitem__(self, row: Any) -> Any:
-        return encoded(self._sent[row]).encode(errors="replace")
+        answer, position = self._places[row]
+        if answer != self._open[0]:
+            self._open = (answer, self._sent[answer]())
+        return encoded(self._open[1][position]).encode(errors="replace")
 
 
-def _replayed(spot: Spot, body: bytes, method: Callable[..., Any], endpoint: str) -> Any:
+def _replayed(spot: Spot, body: bytes, method: Callable[..., Any], endpoint: str, digits: type[str] = str) -> Any:
     """What ccxt makes of a landed body, by the method that asked for it."""
     venue = venue_of(spot.venue)
     named = venue.named or (lambda base, quote: base + quote)
     read = _reader(venue.exchange)
-    read.wire = lambda _: body
+    read.wire, read.digits = lambda _: body, digits
     if list(read.markets or ()) != [spot.symbol]:
         read.set_markets([stub(named(spot.base, spot.quote), spot.base, spot.quote)])
     try:
@@ -193,6 +206,10 @@ def _is_of(row: Mapping[str, Any], at: Any) -> bool:
     """
     is_possible = isinstance(at, int) and _GENESIS_MS <= at <= _ms(row["ingested_at"] + CLOCK_SKEW)
     return not is_possible or _ms(row["window_start_at"]) <= at < _ms(row["window_end_at"])
+
+
+def _at(sent: Any, place: int | None) -> Any:
+    return sent[place] if place is not None and isinstance(sent, list) and place < len(sent) else None
 
 
 def _n_trades(sent: Any) -> Any:

@@ -43,6 +43,8 @@ from crypto_assets.resources.http import Answer, Client, Outcome
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS, INTERVALS
 from crypto_assets.tables.window import DAY, Window
 
+__all__ = ["NAME", "PROVIDER", "Exchanges"]
+
 # Trades of fifty answers are some 6 MB and a commit: what breaks off costs no more than that.
 ANSWERS = 50
 # No venue has had a million trades in one millisecond, nor a day of a thousand quiet answers: a loop, not a market.
