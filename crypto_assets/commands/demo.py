@@ -112,12 +112,12 @@ def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
         span = [DAYS[0], DAYS[-1]]
         stage.clock.set(REFRESHED_AT)
         stage.sandbox.set_now(stage.clock.now())
-        n_assets = len(stage.defs.resolve_asset_graph().materializable_asset_keys)
+        keys = runs.fed(stage.defs)
         with steps.step("refresh") as step:
-            report = runs.execute(stage.defs, stage.instance, span, tell=_teller(step))
+            report = runs.execute(stage.defs, stage.instance, span, keys, tell=_teller(step))
             n_tables = sum(zone != "raw" for zone in (name.split(".")[0] for name in report.n_rows))
             step.detail = (
-                f"one run over {len(DAYS)} days: {len(report.n_rows)} of {n_assets} assets, {n_tables} computed"
+                f"one run over {len(DAYS)} days: {len(report.n_rows)} of {len(keys)} assets, {n_tables} computed"
             )
             step.is_failed = bool(report.failed)
             step.notes = [f"failed: {each.step}: {each.told}" for each in report.failed]
@@ -127,7 +127,7 @@ def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
             _round(stage, DAYS[-1], HOURS[-1])
             stage.clock.set(REFRESHED_AT)
             stage.sandbox.set_now(stage.clock.now())
-            runs.execute(stage.defs, stage.scratch, span, has_checks=False)
+            runs.execute(stage.defs, stage.scratch, span, keys, has_checks=False)
 
         is_same = _proof(stage, again)
         is_good = _closing(stage.lake, DAYS[0], DAYS[-1], steps) and is_same and not report.failed
@@ -156,7 +156,7 @@ def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) ->
             import dagster as dg
 
             roots = dg.AssetSelection.assets(*[dg.AssetKey(["raw", name]) for name in names])
-            keys = (roots | roots.downstream()).resolve(graph)
+            keys = (roots | roots.downstream()).resolve(graph) & set(runs.fed(stage.defs))
             config = runs.history_config(recording.history_assets, keys)
             return runs.execute(stage.defs, stage.instance, span, keys, config=config, tell=tell, has_checks=has_checks)
 
@@ -237,6 +237,7 @@ def _stage(
         import dagster as dg
 
         from crypto_assets.assets.handles import coincap_at
+        from crypto_assets.providers import coincap
         from crypto_assets.providers.coincap import Plan
         from crypto_assets.resources.clock import FixedClock
         from crypto_assets.resources.settings import Settings
@@ -255,7 +256,9 @@ def _stage(
             url = sandbox.v3 if recording is None else sandbox.v2
             state = home.resolve() / "state"
             plan = Plan(_CALLS_PER_MINUTE, _CREDITS_PER_MONTH)
-            settings = Settings(lake_uri=lake.root, state_dir=state, coincap_base_url=url)
+            settings = Settings(
+                lake_uri=lake.root, state_dir=state, coincap_base_url=url, providers=(coincap.NAME,)
+            )
             provider = coincap_at(url, None, plan, state, clock, is_local=True, assets=settings.history_assets)
             defs = runs.definitions(settings, {"lake": lake, "clock": clock, "coincap": provider})
             is_long = recording is not None

@@ -171,6 +171,21 @@ def execute(
     return _reported(result.all_events, is_one=is_one)
 
 
+def fed(defs: dg.Definitions) -> list[dg.AssetKey]:
+    """The assets that the providers that are here bring, and what can be computed of these alone.
+
+    A trusted table takes what any of its providers says; a refined one needs each of its inputs.
+    """
+    graph = defs.resolve_asset_graph()
+    found = {key for key in graph.executable_asset_keys if key.path[0] == "raw"}
+    for key in graph.toposorted_asset_keys:
+        parents = graph.get(key).parent_keys - {key}
+        needs = all if key.path[0] == "refined" else any
+        if parents and needs(parent in found for parent in parents):
+            found.add(key)
+    return sorted(found)
+
+
 def history_config(asset_ids: Iterable[str], keys: Collection[dg.AssetKey] | None) -> Mapping[str, object] | None:
     """The run configuration that names the history's assets, where history is part of the run."""
     import dagster as dg
