@@ -7,9 +7,9 @@ left out: pages reach over their ends, and the candle that was not over when it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -39,30 +39,34 @@ def parse_candles(raw: pl.DataFrame) -> Records:
     """Records for ``trusted.candles``: venue, market and interval are what was asked for."""
     names = ("open", "high", "low", "close", "volume_base")
     further = ("volume_quote", "n_trades", "taker_buy_base", "taker_buy_quote")
-    columns = _Columns(("opened_at", *names, *further))
-    for row in usable(raw).iter_rows(named=True):
+    columns = _Columns(("opened_at", *names, *further), usable(raw), _candles_sent)
+    for row in columns.answers():
         spot, interval = candles_of(row["subject"])
         places = [venue_of(spot.venue).further.get(name) for name in further]
-        columns.begin(row, spot, _candles_sent, interval=interval)
+        columns.begin(row, spot, interval=interval)
+        is_counted = _counted(row)
         for position, (sent, made) in enumerate(candles_in(row["subject"], row["body"])):
             at, *numbers = made or [None] * 6
-            if _is_of(row, at):
+            if is_counted(at):
                 columns.add(position, (at, *numbers, *(_at(sent, place) for place in places)))
     return columns.records()
 
 
 def parse_trades(raw: pl.DataFrame) -> Records:
     """Records for ``trusted.trades``; ``traded_us`` where the venue is finer than a millisecond."""
-    columns = _Columns(("traded_at", "traded_us", "trade_id", "price", "quantity", "n_trades", "taker_side"))
-    for row in usable(raw).iter_rows(named=True):
+    columns = _Columns(
+        ("traded_at", "traded_us", "trade_id", "price", "quantity", "n_trades", "taker_side"), usable(raw), _trades_sent
+    )
+    for row in columns.answers():
         spot = spot_of(row["subject"])
         in_us = _IN_US.get(spot.venue)
-        columns.begin(row, spot, _trades_sent)
+        columns.begin(row, spot)
+        is_counted = _counted(row)
         for position, (sent, made) in enumerate(trades_in(row["subject"], row["body"])):
             us = in_us(sent) if in_us else None
             trade = made or {}
             at = us // 1000 if us is not None else trade.get("timestamp")
-            if _is_of(row, at):
+            if is_counted(at):
                 facts = (trade.get(name) for name in ("id", "price", "amount"))
                 columns.add(position, (at, us, *facts, _n_trades(sent), trade.get("side")))
     return columns.records()
@@ -70,10 +74,12 @@ def parse_trades(raw: pl.DataFrame) -> Records:
 
 def parse_tickers(raw: pl.DataFrame) -> Records:
     """Records for ``trusted.quotes``. Kraken's tickers say no time: the answer's is theirs. No venue says names."""
-    columns = _Columns(("observed_at", "exchange_rate", "last_refreshed", "bid_price", "ask_price"))
-    for row in usable(raw).iter_rows(named=True):
+    columns = _Columns(
+        ("observed_at", "exchange_rate", "last_refreshed", "bid_price", "ask_price"), usable(raw), _ticker_sent
+    )
+    for row in columns.answers():
         spot = spot_of(row["subject"])
-        columns.begin(row, spot, _ticker_sent)
+        columns.begin(row, spot)
         ticker = ticker_in(row["subject"], row["body"])
         at = ticker["timestamp"] or _ms(row["observed_at"])
         stated = venue_of(spot.venue).stated_at
@@ -124,16 +130,22 @@ def ticker_in(subject: str, body: bytes) -> Mapping[str, Any]:
 class _Columns:
     """Records of many answers, column by column."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], rows: pl.DataFrame, sent: Callable[..., Sequence[Any]]) -> None:
+        """``rows`` are the answers; ``sent`` reads the records of one once more, as they were sent."""
         self._names = names
+        self._raw = rows
+        self._sent = sent
         self._answers: list[Mapping[str, Any]] = []
         self._places: list[tuple[int, int]] = []
         self._rows: list[tuple[Any, ...]] = []
-        self._sent: list[Callable[[], Sequence[Any]]] = []
 
-    def begin(self, row: Mapping[str, Any], spot: Spot, sent: Callable[..., Sequence[Any]], **more: Any) -> None:
-        """What follows is from this answer, about this market; ``sent`` reads its records once more, as sent."""
-        self._sent.append(partial(sent, row["subject"], row["body"], Digits))
+    def answers(self) -> Iterator[Mapping[str, Any]]:
+        """The answers one by one, so that one body at a time is copied."""
+        for n in range(len(self._raw)):
+            yield self._raw.row(n, named=True)
+
+    def begin(self, row: Mapping[str, Any], spot: Spot, **more: Any) -> None:
+        """What follows is from this answer, about this market."""
         told = {name: row[name] for name in ("pull_id", "page", "provider", "ingested_at")}
         market = {"venue": spot.venue, "market_id": str(spot), "base_symbol": spot.base, "quote_symbol": spot.quote}
         self._answers.append({**told, **market, **more, "answered_at": row["window_start_at"]})
@@ -153,13 +165,16 @@ class _Columns:
         schema = {"pull_id": pl.String(), "page": pl.Int32(), **market, **times}
         answers = pl.DataFrame(self._answers, schema=schema, orient="row")
         frame = pl.concat([answers[places["answer"]], places.drop("answer"), values], how="horizontal")
-        return Records(frame.with_row_index("row").cast(POINTERS), _Texts(self._sent, self._places))
+        return Records(frame.with_row_index("row").cast(POINTERS), _Texts(self._raw, self._sent, self._places))
 
 
 class _Texts(Sequence[bytes]):
     """The JSON texts of records, read again when one is asked for: only refused ones are, and few answers hold any."""
 
-    def __init__(self, sent: Sequence[Callable[[], Sequence[Any]]], places: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, raw: pl.DataFrame, sent: Callable[..., Sequence[Any]], places: Sequence[tuple[int, int]]
+    ) -> None:
+        self._raw = raw
         self._sent = sent
         self._places = places
         self._open: tuple[int, Sequence[Any]] = (-1, ())
@@ -170,7 +185,8 @@ class _Texts(Sequence[bytes]):
     def __getitem__(self, row: Any) -> Any:
         answer, position = self._places[row]
         if answer != self._open[0]:
-            self._open = (answer, self._sent[answer]())
+            told = self._raw.row(answer, named=True)
+            self._open = (answer, self._sent(told["subject"], told["body"], Digits))
         return encoded(self._open[1][position]).encode(errors="replace")
 
 
@@ -198,14 +214,19 @@ def _reader(name: str) -> Any:
     return exchange(name, lambda _: b"")
 
 
-def _is_of(row: Mapping[str, Any], at: Any) -> bool:
-    """Whether a record counts: it is of the window that the answer is of, or its time cannot be, and it is refused.
+def _counted(row: Mapping[str, Any]) -> Callable[[Any], bool]:
+    """Whether a record of this time counts: it is of the answer's window, or its time cannot be, and it is refused.
 
     A good time outside the window is another pull's: pages reach over their ends, and the candle that was not over when
     it was asked for opens there.
     """
-    is_possible = isinstance(at, int) and _GENESIS_MS <= at <= _ms(row["ingested_at"] + CLOCK_SKEW)
-    return not is_possible or _ms(row["window_start_at"]) <= at < _ms(row["window_end_at"])
+    opens, closes = _ms(row["window_start_at"]), _ms(row["window_end_at"])
+    newest = _ms(row["ingested_at"] + CLOCK_SKEW)
+
+    def is_counted(at: Any) -> bool:
+        return not isinstance(at, int) or opens <= at < closes or not _GENESIS_MS <= at <= newest
+
+    return is_counted
 
 
 def _at(sent: Any, place: int | None) -> Any:
