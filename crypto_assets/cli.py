@@ -82,19 +82,28 @@ def run(
 
 @app.command
 def backfill(
-    *,
+    *assets: str,
     first: Annotated[str | None, Parameter(name="--from", help="First day; 30 days by default.")] = None,
     last: Annotated[str, Parameter(name="--to", help="Last day.")] = "yesterday",
-    select: Select = None,
+    venue: Annotated[str | None, Parameter(help="Only this venue's markets, or this provider's histories.")] = None,
+    market: Annotated[str | None, Parameter(help="Only this market, e.g. binance:BTC/USDT, or BTC/USDT.")] = None,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Say what it would take, and stop.")] = False,
     yes: Annotated[bool, Parameter(negative=(), help="Spend the calls without asking.")] = False,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> int:
-    """Compute past days in one run, after saying what it costs; run again, it takes up what is missing."""
-    from crypto_assets.commands import run as command
+    """Compute past days in one run, after saying what it takes; run again, it takes up what is missing.
+
+    Parameters
+    ----------
+    assets: str
+        Tables, e.g. trusted/candles: with what they are made of and all that follows from them. All without.
+    """
+    from crypto_assets.commands import backfill as command
 
     form = output.chosen(as_json=as_json, as_csv=as_csv)
-    return command.backfill(first, last, select or [], is_agreed=yes, form=form)
+    span = (first, last)
+    return command.backfill(assets, span, venue=venue, market=market, is_dry=dry_run, is_agreed=yes, form=form)
 
 
 @app.command

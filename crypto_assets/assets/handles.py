@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -150,6 +151,38 @@ def budget_path(name: str, settings: Settings) -> Path:
     """The file of a provider's budgets and breakers."""
     is_local = settings.is_coincap_local if name == coincap.NAME else settings.sandbox_url is not None
     return _ledger(settings.state_dir, is_local=is_local)
+
+
+@contextmanager
+def opened(name: str, settings: Settings, clock: Clock) -> Iterator[Any]:
+    """A provider as its assets are handed it. Opening makes no call."""
+    if name == coincap.NAME:
+        plan = Plan(settings.coincap_calls_per_minute, settings.coincap_credits_per_month)
+        key = settings.coincap_api_key.get_secret_value() if settings.coincap_api_key else None
+        with closing(
+            coincap_at(
+                settings.coincap_base_url,
+                key,
+                plan,
+                settings.state_dir,
+                clock,
+                is_local=settings.is_coincap_local,
+                assets=settings.history_assets,
+            )
+        ) as provider:
+            yield provider
+        return
+    told = PROVIDERS[name]
+    with connected(
+        told,
+        settings.state_dir,
+        clock,
+        urls=provider_urls(told, settings.sandbox_url),
+        key=os.environ.get(told.key_name or "", "").strip() or None,
+        asked=settings.asked,
+        is_local=settings.sandbox_url is not None,
+    ) as provider:
+        yield provider
 
 
 def _ledger(state_dir: Path, *, is_local: bool) -> Path:

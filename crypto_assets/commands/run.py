@@ -1,7 +1,8 @@
-"""``run`` and ``backfill``: one in-process Dagster run over some days, and what became of it.
+"""``run``: one in-process Dagster run over some days, and what became of it.
 
-Belongs here: choosing days and assets, running them on an instance of Dagster, and reporting. ``demo.py`` and
-``quarantine.py`` run through here too. Does not: schedules and sensors, which are Dagster's own (``up.py``).
+Belongs here: choosing days and assets, running them on an instance of Dagster, and reporting. ``demo.py``,
+``backfill.py`` and ``quarantine.py`` run through here too. Does not: schedules and sensors, which are Dagster's own
+(``up.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import difflib
 import fcntl
 import logging
-import math
 import os
 import sys
 import uuid
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from crypto_assets.resources.settings import Settings
 
 HISTORY = ("raw", "coincap_history")
-# What CoinCap's list prices make of a year of daily points; the answer says what it really was.
-_CREDITS_PER_CALL = 16
-_DEFAULT_DAYS = 30
 _NOTHING = "nothing was run"
 
 
@@ -196,29 +193,45 @@ def history_config(asset_ids: Iterable[str], keys: Collection[dg.AssetKey] | Non
 
 
 def selected(defs: dg.Definitions, settings: Settings, names: Sequence[str]) -> list[dg.AssetKey]:
-    """The assets that people mean by ``raw/coincap_assets``, ``raw.coincap_assets`` or ``raw``; all without a name.
+    """The assets that people mean by ``raw/coincap_assets``, ``raw.coincap_assets`` or ``raw``.
+
+    All without a name, but for what is pulled only where it is named.
 
     Raises UsageError for an unknown name, NeedsYouError for an asset of a provider that is not registered.
     """
-    from crypto_assets.tables import BY_NAME
+    from crypto_assets.assets.handles import absence
+    from crypto_assets.automation.cadence import ON_REQUEST
+    from crypto_assets.definitions import RAW
 
     # What a provider that is absent would write is in the graph too, as a table of nobody's.
     keys = {".".join(key.path): key for key in defs.resolve_asset_graph().materializable_asset_keys}
+    on_request = {contract.table.full_name for contract in ON_REQUEST}
     if not names:
-        return list(keys.values())
+        return [key for name, key in keys.items() if name not in on_request]
+    absent = {
+        f"raw.{attribute}": (provider, why)
+        for provider, module in RAW.items()
+        if (why := absence(provider, settings)) is not None
+        for attribute in vars(module)
+    }
     found: dict[str, dg.AssetKey] = {}
     for name in names:
         dotted = name.replace("/", ".").lower()
-        hits = {full: key for full, key in keys.items() if full == dotted or full.startswith(f"{dotted}.")}
-        if not hits and settings.coincap_absence and dotted in BY_NAME and dotted.startswith("raw."):
+        hits = {
+            full: key
+            for full, key in keys.items()
+            if full == dotted or (full.startswith(f"{dotted}.") and full not in on_request)
+        }
+        if not hits and dotted in absent:
+            provider, why = absent[dotted]
             raise NeedsYouError(
-                f"{name} is not registered: {settings.coincap_absence}",
-                where="--select",
+                f"{name} is not registered: {why}",
+                where=provider,
                 safe=_NOTHING,
-                hint="set the key, or run crypto-assets demo, which needs none",
+                hint="set it, or run crypto-assets demo, which needs neither key nor account",
             )
         if not hits:
-            raise unknown(name, keys, "--select")
+            raise unknown(name, keys, "asset")
         found.update(hits)
     return list(found.values())
 
@@ -261,61 +274,30 @@ def run(day: str, select: Sequence[str], form: output.Format) -> int:
     defs = definitions(settings)
     keys = selected(defs, settings, select)
     lake_of(settings).probe()
-    if settings.coincap_absence:
-        output.note(f"note: raw assets are left out: {settings.coincap_absence}")
-    with instance_at(dagster_home(settings)) as instance:
-        report = _shown_run(defs, instance, [on], keys, settings=settings, form=form)
-    _say(report, form)
+    for line in absences(settings):
+        output.note(f"note: {line}")
+    # In a pipe stdout carries rows; signs of life go beside them.
+    steps = output.Steps(sys.stdout if form is output.Format.TABLE else sys.stderr)
+    with instance_at(dagster_home(settings)) as instance, steps.step("run") as step:
+        report = execute(defs, instance, [on], keys, tell=lambda name: setattr(step, "now", name))
+        step.detail = f"{len(report.n_rows)} of {len(keys)} assets, {on}"
+        step.is_failed = report.exit_code != 0
+    say(report, form)
     return report.exit_code
 
 
-def backfill(first: str | None, last: str, select: Sequence[str], *, is_agreed: bool, form: output.Format) -> int:
-    """One ranged run over past days, after saying what it will do and cost."""
-    import dagster as dg
+def absences(settings: Settings) -> list[str]:
+    """A line for each provider that is wanted and cannot run: why, and what would come with it."""
+    from crypto_assets.assets.handles import absence
+    from crypto_assets.providers import coincap
+    from crypto_assets.providers.registry import NAMES, PROVIDERS
 
-    from crypto_assets.resources.clock import SystemClock
-    from crypto_assets.resources.settings import Settings
-
-    settings = Settings()
-    clock = SystemClock()
-    until = parsed_day(last, "--to", clock)
-    since = parsed_day(first, "--from", clock) if first else until - timedelta(days=_DEFAULT_DAYS - 1)
-    if since > until:
-        raise UsageError(f"{since} is after {until}", where="--from", safe=_NOTHING, hint="swap --from and --to")
-    days = [since + timedelta(days=i) for i in range((until - since).days + 1)]
-    defs = definitions(settings)
-    keys = selected(defs, settings, select)
-    if not select:
-        # A past day of a live endpoint cannot be pulled; asking would only fail each day.
-        keys = [key for key in keys if key.path[0] != "raw" or tuple(key.path) == HISTORY]
-    lake = lake_of(settings)
-    lake.probe()
-    has_history = dg.AssetKey(list(HISTORY)) in keys
-    n_calls = _history_calls(lake, settings, days, clock) if has_history else 0
-    _announce(settings, days, keys, n_calls, clock)
-    if n_calls and not is_agreed and not _agrees():
-        return 0
-    before = _versions(lake)
-    with instance_at(dagster_home(settings)) as instance:
-        report = _shown_run(defs, instance, days, keys, settings=settings, form=form)
-    _say(report, form)
-    after = _versions(lake)
-    changed = sorted(name for name, state in after.items() if state != before.get(name))
-    output.note(f"{len(changed)} tables changed{': ' + ', '.join(changed) if changed else '; all days were there'}")
-    bad = failed_days(lake, days, [".".join(key.path) for key in keys])
-    for on, told in bad:
-        output.note(f"failed: {on} {told}")
-    if bad:
-        named = ", ".join(sorted({str(on) for on, _ in bad}))
-        output.failure(
-            DataError(
-                f"{len({on for on, _ in bad})} of {len(days)} days failed: {named}",
-                where="backfill",
-                safe="the other days are complete",
-                hint="run the same command again: it takes up what is missing",
-            )
-        )
-    return report.exit_code or (1 if bad else 0)
+    unlocks = {name: provider.unlocks for name, provider in PROVIDERS.items()} | {coincap.NAME: coincap.UNLOCKS}
+    return [
+        f"{name} is left out: {why} (it brings {unlocks[name]})"
+        for name in NAMES
+        if name in settings.providers and (why := absence(name, settings)) is not None
+    ]
 
 
 def failed_days(lake: Lake, days: Sequence[date], tables: Collection[str]) -> list[tuple[date, str]]:
@@ -335,32 +317,8 @@ def failed_days(lake: Lake, days: Sequence[date], tables: Collection[str]) -> li
     return [(on, f"{table} {check}: {observed}") for on, table, check, observed in verdicts.rows()]
 
 
-def _shown_run(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    days: Sequence[date],
-    keys: Collection[dg.AssetKey],
-    *,
-    settings: Settings,
-    form: output.Format,
-) -> Report:
-    # In a pipe stdout carries rows; signs of life go beside them.
-    steps = output.Steps(sys.stdout if form is output.Format.TABLE else sys.stderr)
-    with steps.step("run") as step:
-        report = execute(
-            defs,
-            instance,
-            days,
-            keys,
-            config=history_config(settings.history_assets, keys),
-            tell=lambda name: setattr(step, "now", name),
-        )
-        step.detail = f"{len(report.n_rows)} of {len(keys)} assets, {min(days)} to {max(days)}"
-        step.is_failed = report.exit_code != 0
-    return report
-
-
-def _say(report: Report, form: output.Format) -> None:
+def say(report: Report, form: output.Format) -> None:
+    """What became of each asset, and each failure in a line."""
     names = sorted({*report.n_rows, *report.skipped, *(failed.step for failed in report.failed)})
     failed = {each.step for each in report.failed}
     output.rows(
@@ -380,75 +338,6 @@ def _say(report: Report, form: output.Format) -> None:
     )
     for each in report.failed:
         output.failure(each.error)
-
-
-def _announce(
-    settings: Settings, days: Sequence[date], keys: Collection[dg.AssetKey], n_calls: int, clock: Clock
-) -> None:
-    output.note(f"backfill of {len(days)} days, {min(days)} to {max(days)}: {len(keys)} assets in one run")
-    if not n_calls:
-        output.note("no calls: what can be pulled is there already, or no provider is asked")
-        return
-    credits_ = n_calls * _CREDITS_PER_CALL
-    budget = budget_of(settings, clock)
-    left = "; ".join(f"{amount} of {limit}" for limit, amount in budget.remaining().items())
-    output.note(f"history of {', '.join(settings.history_assets)}: {n_calls} calls, about {credits_} credits")
-    output.note(f"the budget has left: {left}")
-    if not budget.affords(n_calls, credits_):
-        raise NeedsYouError(
-            f"{n_calls} calls and {credits_} credits are more than the budget has left",
-            where=f"{budget.provider} budget",
-            safe="no call was made",
-            hint="ask for fewer days or assets, or raise CRYPTO_ASSETS_COINCAP_CREDITS_PER_MONTH if your plan allows",
-        )
-
-
-def budget_of(settings: Settings, clock: Clock) -> Any:
-    """CoinCap's budget on this machine (a ``Budget``)."""
-    from crypto_assets.providers.coincap import Plan, source
-    from crypto_assets.resources.budget import Budget
-
-    plan = Plan(settings.coincap_calls_per_minute, settings.coincap_credits_per_month)
-    told = source(settings.coincap_base_url, key=None, plan=plan)
-    return Budget(budget_path(settings), told.name, told.limits, clock)
-
-
-def budget_path(settings: Settings) -> Path:
-    """The file of CoinCap's budget and breaker; a sandbox has its own."""
-    return settings.state_dir / ("sandbox.sqlite" if settings.is_coincap_local else "providers.sqlite")
-
-
-def _history_calls(lake: Lake, settings: Settings, days: Sequence[date], clock: Clock) -> int:
-    from crypto_assets.assets.raw.coincap import HISTORY as COINCAP
-    from crypto_assets.providers.coincap import HISTORY_SPAN
-    from crypto_assets.tables.window import Window
-
-    window = Window.of_days(min(days), max(days))
-    n_calls = 0
-    for asset_id in settings.history_assets:
-        gaps = COINCAP.missing(lake, asset_id, window, clock.now())
-        n_calls += sum(math.ceil((gap.end - gap.start) / HISTORY_SPAN) for gap in gaps)
-    return n_calls
-
-
-def _agrees() -> bool:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            "it spends calls, and there is nobody to ask",
-            where="backfill",
-            safe="no call was made",
-            hint="say --yes to go on",
-        )
-    sys.stderr.write("go on? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _versions(lake: Lake) -> dict[str, int]:
-    from crypto_assets.tables import ALL_TABLES
-
-    states = (lake.state(contract) for contract in ALL_TABLES)
-    return {state.table: state.version for state in states if state is not None}
 
 
 def _tell_step(entry: Any, tell: Callable[[str], object]) -> None:

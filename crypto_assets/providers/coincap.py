@@ -29,6 +29,8 @@ from crypto_assets.tables.window import Window
 
 NAME = "coincap"
 V3_URL = "https://rest.coincap.io/v3"
+# What a key brings, for those who have none.
+UNLOCKS = "a thousand assets, exchanges and markets with their volumes, and daily price history"
 # The largest page that any version serves; v3's own defaults are 10 and 100 rows.
 PAGE = 2000
 # 100 pages are 200,000 rows, ten times what was ever listed: a loop, not a market.
@@ -147,7 +149,8 @@ class CoinCap:
             # Whether the provider's end is inclusive is not known: a millisecond less asks for the same days either
             # way, and no point lands in two pulls.
             params: dict[str, str | int] = {"interval": "d1", "start": _ms(start), "end": _ms(end) - 1}
-            answer = self._client.get("history", f"/assets/{asset_id}/history", params, estimate=16)
+            price = self.history_cost(asset_id, Window(start, end)).credits
+            answer = self._client.get("history", f"/assets/{asset_id}/history", params, estimate=price)
             yield self._pull("history", (answer,), _is_good(answer), subject=asset_id, window=(start, end))
             start = end
 

@@ -158,6 +158,14 @@ class Exchanges:
         for line in self._lines.values():
             line.close()
 
+    def archived_until(self, subject: str, now: datetime) -> datetime | None:
+        """Until when a venue's archive, one file for a thousand answers, has a subject; None without one.
+
+        Yesterday's file may still be on its way.
+        """
+        is_archived = subject.partition(":")[0] in self._connection.asked.get("archives", ())
+        return _floor(now, DAY) - DAY if is_archived else None
+
     def listings(self) -> Iterator[Pull]:
         """Every market of each venue of the settings, a pull a venue."""
         return self._each(venues_of(self.markets), self._listing)

@@ -142,6 +142,23 @@ class Budget:
                 if limit.seconds > SHORT_S
             )
 
+    def fits_at(self, calls: int, credits: int) -> datetime | None:  # noqa: A002
+        """When a plan of this size will fit the windows longer than a minute; None for more than a window ever holds.
+
+        What is spent until then, by this plan or others, makes it later.
+        """
+        with transaction(self.path) as db:
+            now = self._now()
+            moments = [now, self._blocked_until(db)]
+            for limit in self.limits:
+                amount = calls if limit.unit == "calls" else credits
+                if limit.seconds <= SHORT_S:
+                    continue
+                if amount > limit.amount:
+                    return None
+                moments.append(self._fits_at(db, limit, amount, now))
+        return _EPOCH + timedelta(microseconds=max(moments))
+
     def block_until(self, moment: datetime) -> None:
         """No call of this provider before ``moment`` (aware), in any process. The last word wins: now lifts it."""
         with transaction(self.path) as db:
@@ -213,6 +230,15 @@ class Budget:
         )
         error.frees_at = frees_at
         return error
+
+
+def n_booked(path: Path) -> int:
+    """How many calls were ever booked in the file, by anybody: two looks tell how many were made between them."""
+    if not path.exists():
+        return 0
+    with transaction(path) as db:
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'spent'").fetchone()
+    return int(row[0]) if row else 0
 
 
 def create_state(path: Path, schema: Sequence[str]) -> None:

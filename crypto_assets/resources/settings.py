@@ -97,6 +97,8 @@ class Settings(BaseSettings):
         return {
             "markets": list(self.markets),
             "intervals": [self.candle_interval],
+            # The venues whose past comes from an archive.
+            "archives": ["binance"] if "binance_archive" in self.providers else [],
             "pairs": list(self.alpha_vantage_pairs),
             "coingecko_pages": [str(self.coingecko_pages)],
         }

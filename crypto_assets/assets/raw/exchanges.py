@@ -27,6 +27,7 @@ CANDLES = History(
     cost=Exchanges.candles_cost,
     has_today=True,
     settles_in=_SETTLES_IN,
+    opens=Exchanges.archived_until,
 )
 TRADES = History(
     raw.RawExchangeTrades,
@@ -36,6 +37,7 @@ TRADES = History(
     cost=Exchanges.trades_cost,
     has_today=True,
     settles_in=_SETTLES_IN,
+    opens=Exchanges.archived_until,
 )
 exchange_candles = CANDLES.asset()
 exchange_trades = TRADES.asset()

@@ -85,6 +85,7 @@ class History:
         has_today: whether the day in progress may be asked for; then only what no answer covers is.
         settles_in: how long after its end something may still change: an answer that arrived sooner does not cover it.
         is_monthly: whether a window is asked for by the month (archives), so that each month lands on its own.
+        opens: from when on a subject is asked for here, where a cheaper source has what lies before; else None.
     """
 
     contract: type[RawAnswers]
@@ -95,6 +96,12 @@ class History:
     has_today: bool = False
     settles_in: timedelta = timedelta(0)
     is_monthly: bool = False
+    opens: Callable[[Any, str, datetime], datetime | None] = lambda *_: None
+
+    def asked(self, provider: Any, subject: str, window: Window, now: datetime) -> Window | None:
+        """The part of a window that is this endpoint's to fill; None where a cheaper source has all of it."""
+        start = max(window.start, self.opens(provider, subject, now) or window.start)
+        return Window(start, window.end) if start < window.end else None
 
     def missing(
         self, lake: Lake, subject: str, window: Window, now: datetime, *, again: bool = False
@@ -129,7 +136,9 @@ class History:
         n_landed, errors = 0, []
         for subject in subjects:
             try:
-                for gap in self.missing(lake, subject, window, now(), again=again):
+                # Who asks again wants this source's word, whichever has the time too.
+                part = window if again else self.asked(provider, subject, window, now())
+                for gap in self.missing(lake, subject, part, now(), again=again) if part else ():
                     n, broken = _land_history(lake, self.contract, self.pull(provider, subject, gap), warn)
                     n_landed += n
                     errors += broken
