@@ -154,8 +154,8 @@ def _no_copied_day(case: Case) -> Finding:
     """A late run that stamps today's answer with another day leaves two days whose prices agree to the last digit."""
     since = Window(case.window.start - DAY, case.window.end)
     price = ["provider", "asset_id", "price_usd", "date"]
-    before = case.lake.scan(case.contract, since).with_columns(pl.col("date") + DAY)
-    before = before.group_by(price).agg(caps=pl.col("market_cap_usd").unique()).collect()
+    held = case.lake.scan(case.contract, since).with_columns(pl.col("date") + DAY)
+    before = held.group_by(price).agg(caps=pl.col("market_cap_usd").unique()).collect()
     # A peg holds its price for days.
     prices = case.rows.filter(pl.col("price_usd") != 1).join(before, price, "left")
     # A price of few digits comes back by chance; its cap, of a dozen, does not.
