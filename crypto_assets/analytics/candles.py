@@ -11,6 +11,7 @@ year gives the same rows. So also the choice of its source, which is made for ea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import NamedTuple
 
 import polars as pl
@@ -39,7 +40,8 @@ STEPS: Mapping[str, Step] = {
 }
 KINDS = ("trades", *(f"candles_{interval}" for interval in INTERVALS))
 """Kinds of sources, finest first."""
-
+# Some venues add up a candle's volume in doubles; no trade is a billionth of its minute.
+_SAME_VOLUME = Decimal("1e-9")
 _KEYS = ("venue", "market_id", "opened_at")
 _PRICES = ("open", "high", "low", "close")
 _COLUMNS = (
@@ -59,7 +61,8 @@ def minutes(trades: pl.LazyFrame, candles: pl.LazyFrame) -> pl.LazyFrame:
     """
     stated = _stated(candles, "1m")
     said = stated.select(*_KEYS, said="volume_base")
-    agree = pl.col("said").is_null() | (pl.col("said") == pl.col("volume_base"))
+    off = (pl.col("said") - pl.col("volume_base")).abs()
+    agree = (off <= pl.col("said") * pl.lit(_SAME_VOLUME, MONEY)).fill_null(value=True)
     complete = _of_trades(trades).join(said, _KEYS, "left").filter(agree).select(_COLUMNS)
     others = stated.join(complete.select(_KEYS), _KEYS, "anti")
     return _finished(pl.concat([complete, others]))

@@ -18,7 +18,7 @@ from crypto_assets.analytics.candles import STEPS
 from crypto_assets.tables.conform import conform
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.refined import BARS, Ohlcv1m
-from crypto_assets.tables.trusted import Candles, Trades
+from crypto_assets.tables.trusted import INTERVALS, Candles, Trades
 from crypto_assets.tables.window import bucket
 from tests.conftest import _rows_of
 from tests.tape_rows import candles_of, day, trades_of
@@ -255,6 +255,22 @@ def test_a_minute_whose_trades_do_not_add_up_is_the_venues_candle() -> None:
     assert bars["volume_base"].to_list() == [2, 2, 2, 2]
 
 
+def test_a_volume_that_a_venue_added_up_in_doubles_still_agrees_with_its_trades() -> None:
+    rows = [trade(day(1, 9, minute), n, quantity="0.1") for n, minute in enumerate([0, 0, 0, 1, 1, 1])]
+    own = stated(candle(day(1, 9, 0), volume="0.30000000000000004"), candle(day(1, 9, 1), volume="0.300000001"))
+    bars = minutes(traded(*rows), own)
+    assert bars.select("source_kind", "volume_base").rows() == [
+        ("trades", Decimal("0.3")),
+        ("candles_1m", Decimal("0.300000001")),
+    ]
+
+
+def test_every_interval_that_a_venue_may_state_enters_at_one_length() -> None:
+    entered = [interval for step in STEPS.values() for interval in step.candles]
+    assert sorted(entered) == sorted(INTERVALS)
+    assert list(STEPS) == list(BARS)
+
+
 def test_a_coarser_candle_stands_in_where_minutes_are_missing_and_only_there() -> None:
     first = [candle(day(1, 9, minute)) for minute in range(60)]
     second = [candle(day(1, 10, minute)) for minute in range(0, 60, 2)]
@@ -367,7 +383,7 @@ def test_two_venues_of_one_pair_are_two_markets() -> None:
 
 
 def test_a_month_of_twenty_markets_is_rolled_up_in_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    from time import perf_counter
+    from time import perf_counter, process_time
 
     n_markets, n_minutes = 20, 31 * 1440
     opened = pl.datetime_range(day(1), day(1, month=2), "1m", closed="left", eager=True, time_unit="us")
@@ -377,11 +393,11 @@ def test_a_month_of_twenty_markets_is_rolled_up_in_seconds(capsys: pytest.Captur
     )
     month = grid.join(one, how="cross").select(polars_schema(Candles).names())
 
-    start = perf_counter()
+    start, start_cpu = perf_counter(), process_time()
     shortest = minutes(stated=month)
     minute_s = perf_counter() - start
     bars = every_length(shortest, month)
-    seconds = perf_counter() - start
+    seconds, cpu_s = perf_counter() - start, process_time() - start_cpu
     with capsys.disabled():
         print(f"\n{len(month)} candles of a minute to bars in {minute_s:.2f} s, to all lengths in {seconds:.2f} s")
     assert {interval: len(table) for interval, table in bars.items()} == {
@@ -394,5 +410,5 @@ def test_a_month_of_twenty_markets_is_rolled_up_in_seconds(capsys: pytest.Captur
         "1w": n_markets * 5,
         "1mo": n_markets,
     }
-    # Measured 1.9 s on two shared cores; five times that is another algorithm.
-    assert seconds < 10
+    # Measured 3 s on two cores. Other work on the machine costs time and none of this; five times that would be ours.
+    assert cpu_s < 15
