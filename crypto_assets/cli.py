@@ -47,8 +47,25 @@ def demo(
     home: Annotated[Path, Parameter(help="Where the demo's lake, state and Dagster history live.")] = Path("data/demo"),
     keep: Annotated[bool, Parameter(negative=(), help="Go on with the former demo's lake.")] = False,
     lake: Annotated[str, Parameter(help="dir, s3 (a local S3 server), or s3://bucket/prefix of yours.")] = "dir",
+    venues: Annotated[
+        bool, Parameter(negative=(), help="All providers of the simulated market, not CoinCap's.")
+    ] = False,
+    live: Annotated[
+        bool, Parameter(negative=(), help="The providers as they are on the internet, without a key.")
+    ] = False,
 ) -> int:
     """Fill a real lake without key or account, faults included, check it, and answer in SQL."""
+    if venues or live:
+        from crypto_assets.commands import venues as story
+
+        if replay is not None or (venues and live):
+            raise UsageError(
+                "--replay, --venues and --live are three demos",
+                where="command line",
+                safe="nothing was done",
+                hint="choose one",
+            )
+        return (story.live if live else story.simulated)(home, lake, is_kept=keep)
     from crypto_assets.commands import demo as command
 
     return command.demo(replay, home, lake, is_kept=keep)
@@ -59,11 +76,12 @@ def up(
     *,
     port: Annotated[int, Parameter(help="Port of the Dagster UI, on 127.0.0.1.")] = 3000,
     lake: Annotated[Literal["dir", "s3"], Parameter(help="A directory, or a local S3 server.")] = "dir",
+    simulated: Annotated[bool, Parameter(negative=(), help="On the demo's lake and a simulated market.")] = False,
 ) -> int:
-    """Start Dagster's daemon and UI on this machine; without a key, on a simulated market."""
+    """Start Dagster's daemon and UI on this machine, on every provider that needs no key or whose key is set."""
     from crypto_assets.commands import up as command
 
-    return command.up(port, is_s3=lake == "s3")
+    return command.up(port, is_s3=lake == "s3", is_simulated=simulated)
 
 
 @app.command

@@ -90,7 +90,7 @@ def demo(replay: Path | None, home: Path, place: str = "dir", *, is_kept: bool) 
     The lake's ``place`` is ``dir`` (in the home), ``s3`` (a local S3 server, with its data in the home) or
     ``s3://bucket/prefix`` (a store that the environment tells of).
     """
-    _require_place(place)
+    require_place(place)
     if replay is not None:
         from crypto_assets.sandbox.recording import Recording
 
@@ -106,15 +106,15 @@ def demo(replay: Path | None, home: Path, place: str = "dir", *, is_kept: bool) 
 
 def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
     steps = output.Steps()
-    with _lake(home, place) as lake, _quick_history(), _stage(home, lake, steps, is_kept=is_kept) as stage:
-        with _great_expectations():
+    with held_lake(home, place) as lake, quick_history(), _stage(home, lake, steps, is_kept=is_kept) as stage:
+        with great_expectations():
             _rounds(stage)
         span = [DAYS[0], DAYS[-1]]
         stage.clock.set(REFRESHED_AT)
         stage.sandbox.set_now(stage.clock.now())
         keys = runs.fed(stage.defs)
         with steps.step("refresh") as step:
-            report = runs.execute(stage.defs, stage.instance, span, keys, tell=_teller(step))
+            report = runs.execute(stage.defs, stage.instance, span, keys, tell=teller(step))
             n_tables = sum(zone != "raw" for zone in (name.split(".")[0] for name in report.n_rows))
             step.detail = (
                 f"one run over {len(DAYS)} days: {len(report.n_rows)} of {len(keys)} assets, {n_tables} computed"
@@ -130,15 +130,15 @@ def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
             runs.execute(stage.defs, stage.scratch, span, keys, has_checks=False)
 
         is_same = _proof(stage, again)
-        is_good = _closing(stage.lake, DAYS[0], DAYS[-1], steps) and is_same and not report.failed
+        is_good = closing(stage.lake, DAYS[0], DAYS[-1], steps) and is_same and not report.failed
         answer(stage.lake)
-    _next(home, place)
+    closing_words(home, place)
     return 0 if is_good else 1
 
 
 def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) -> int:
     steps = output.Steps()
-    with _lake(home, place) as lake, _stage(home, lake, steps, recording=recording, is_kept=is_kept) as stage:
+    with held_lake(home, place) as lake, _stage(home, lake, steps, recording=recording, is_kept=is_kept) as stage:
         graph = stage.defs.resolve_asset_graph()
         live_day = recording.recorded_at.date()
         spans = [recording.history_span(asset_id) for asset_id in recording.history_assets]
@@ -164,7 +164,7 @@ def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) ->
             if not names:
                 continue
             with steps.step(label) as step:
-                report = play(span, names, _teller(step), has_checks=True)
+                report = play(span, names, teller(step), has_checks=True)
                 n_days = (span[-1] - span[0]).days + 1
                 told = ", ".join(name.removeprefix("coincap_") for name in names)
                 step.detail = f"{told}: {n_days} day{'s' if n_days > 1 else ''} from raw to refined in one run"
@@ -178,16 +178,16 @@ def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) ->
                     play(span, names, lambda _: None, has_checks=False)
 
         is_same = _proof(stage, again)
-        is_good = _closing(stage.lake, min(first, live_day), max(until, live_day), steps) and is_same and not failures
+        is_good = closing(stage.lake, min(first, live_day), max(until, live_day), steps) and is_same and not failures
         _recorded_counts(stage.lake)
         if "assets" in recording.endpoints:
             answer(stage.lake)
     output.line("This replay is not shown in the Dagster UI: its runs were kept in memory.")
-    _next(home, place, is_shown=False)
+    closing_words(home, place, is_shown=False)
     return 0 if is_good else 1
 
 
-def _require_place(place: str) -> None:
+def require_place(place: str) -> None:
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     if place in ("dir", "s3") or (place.startswith("s3://") and bucket and prefix.strip("/")):
         return
@@ -200,7 +200,7 @@ def _require_place(place: str) -> None:
 
 
 @contextmanager
-def _lake(home: Path, place: str) -> Iterator[Lake]:
+def held_lake(home: Path, place: str) -> Iterator[Lake]:
     """The demo's lake, with the S3 server that it may live on, for as long as the block holds the home."""
     from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.settings import storage_options
@@ -256,9 +256,7 @@ def _stage(
             url = sandbox.v3 if recording is None else sandbox.v2
             state = home.resolve() / "state"
             plan = Plan(_CALLS_PER_MINUTE, _CREDITS_PER_MONTH)
-            settings = Settings(
-                lake_uri=lake.root, state_dir=state, coincap_base_url=url, providers=(coincap.NAME,)
-            )
+            settings = Settings(lake_uri=lake.root, state_dir=state, coincap_base_url=url, providers=(coincap.NAME,))
             provider = coincap_at(url, None, plan, state, clock, is_local=True, assets=settings.history_assets)
             defs = runs.definitions(settings, {"lake": lake, "clock": clock, "coincap": provider})
             is_long = recording is not None
@@ -328,7 +326,7 @@ def home_lock(home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quick_history() -> Iterator[None]:
+def quick_history() -> Iterator[None]:
     """Do not wait for the disk after each of Dagster's thousand events: 20 s become 13, and it is a demo's history."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -376,7 +374,7 @@ def _round(stage: Stage, day: date, hour: int) -> tuple[runs.Report, list[Troubl
 
 
 @contextmanager
-def _great_expectations() -> Iterator[None]:
+def great_expectations() -> Iterator[None]:
     """Import the library beside the pulls, which wait for sockets and for Rust: it takes seconds."""
     from crypto_assets.checks import suites
 
@@ -410,7 +408,7 @@ def _proof(stage: Stage, again: Callable[[], None]) -> bool:
     return not differing
 
 
-def _closing(lake: Lake, first: date, last: date, steps: output.Steps) -> bool:
+def closing(lake: Lake, first: date, last: date, steps: output.Steps) -> bool:
     """Checks and counts, from the tables as they are."""
     from crypto_assets.commands.reconcile import counts, verdicts
     from crypto_assets.tables.window import Window
@@ -473,7 +471,7 @@ def _recorded_counts(lake: Lake) -> None:
     )
 
 
-def _next(home: Path, place: str, *, is_shown: bool = True) -> None:
+def closing_words(home: Path, place: str, *, is_shown: bool = True) -> None:
     here = "this lake in the Dagster UI" if is_shown else "the Dagster UI"
     output.line("Next:")
     if place == "s3":
@@ -488,7 +486,7 @@ def _next(home: Path, place: str, *, is_shown: bool = True) -> None:
         output.line(f"  make up                            {here}")
 
 
-def _teller(step: output.Step) -> Callable[[str], object]:
+def teller(step: output.Step) -> Callable[[str], object]:
     def tell(name: str) -> None:
         step.now = name
 

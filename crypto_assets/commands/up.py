@@ -59,12 +59,11 @@ class _Stopped(Exception):  # noqa: N818 (it says what happened)
     """SIGTERM or Ctrl-C."""
 
 
-def up(port: int, *, is_s3: bool) -> int:
-    """Daemon and UI until Ctrl-C or SIGTERM; without CoinCap's key, a sandbox with the real clock as the source."""
+def up(port: int, *, is_s3: bool, is_simulated: bool) -> int:
+    """Daemon and UI until Ctrl-C or SIGTERM, on the providers that can run; on a sandbox of all of them if asked."""
     from crypto_assets.resources.settings import Settings
 
     settings = Settings()
-    is_simulated = settings.coincap_absence is not None
     home = (DEFAULT_HOME if is_simulated else settings.state_dir.parent).resolve()
     _require_free(port)
     environment = {"DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1"}
@@ -77,7 +76,10 @@ def up(port: int, *, is_s3: bool) -> int:
                 environment["CRYPTO_ASSETS_LAKE_URI"] = str(home / "lake")
             if is_simulated:
                 mark(_lake(environment))
-                environment |= stack.enter_context(_market(home, settings.coincap_absence or ""))
+                environment |= stack.enter_context(_market(home))
+            else:
+                for line in runs.absences(settings):
+                    output.line(line)
             _serve(home, port, environment, stack)
         except (_Stopped, KeyboardInterrupt):
             output.line("stopping")
@@ -174,14 +176,14 @@ def _warn_of_holder(settings: Settings, clock: Clock) -> None:
 
 
 @contextmanager
-def _market(home: Path, absence: str) -> Iterator[dict[str, str]]:
+def _market(home: Path) -> Iterator[dict[str, str]]:
     from crypto_assets.sandbox import Market, serve
 
-    output.line(f"{absence}.")
-    output.line("Until then the source is a SIMULATED market on this machine; no price is real.")
+    output.line("Every provider is a SIMULATED market on this machine; no price is real.")
     with serve(Market(SEED)) as serving:
         yield {
             "CRYPTO_ASSETS_COINCAP_BASE_URL": serving.v3,
+            "CRYPTO_ASSETS_SANDBOX_URL": serving.url,
             "CRYPTO_ASSETS_STATE_DIR": str(home / "state"),
             # A simulated market costs nothing: the free plan's limits would end its day after two rounds.
             "CRYPTO_ASSETS_COINCAP_CALLS_PER_MINUTE": "100000",
