@@ -515,6 +515,4 @@ def _connect(connection: Connection) -> BinanceArchive:
     return BinanceArchive(client, connection.clock, markets, intervals)
 
 
-PROVIDER = Provider(
-    name=NAME, urls={NAME: URL}, connect=_connect, limits=lambda *_: {NAME: source(URL).limits}
-)
+PROVIDER = Provider(name=NAME, urls={NAME: URL}, connect=_connect, limits=lambda *_: {NAME: source(URL).limits})

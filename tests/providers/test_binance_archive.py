@@ -547,9 +547,7 @@ def test_a_bomb_is_not_unfolded_to_be_judged() -> None:
         unpack(_bomb(_NAME, said=10), _NAME)
 
 
-def test_a_file_above_the_cap_is_refused_before_it_is_fetched(
-    binance: BinanceArchive, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, lake: Lake
-) -> None:
+def test_a_file_above_the_cap_is_refused_in_one_line(binance: BinanceArchive, shelf: Shelf, lake: Lake) -> None:
     shelf.files[FOLDER.format("monthly", "2024-12")] = b"PK" + bytes(archive.MAX_BYTES)
 
     with pytest.raises(DataError, match="the body is larger than 64000000 bytes; it was not kept"):
