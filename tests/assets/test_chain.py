@@ -65,7 +65,8 @@ def test_a_day_refreshed_tick_by_tick_equals_the_day_computed_at_once(tmp_path: 
         assert by_ticks["refined.asset_hourly"].height == 3 * 50
         assert c.run(FIRST).success
         assert same(by_ticks, c.content()) == []
-        assert c.versions() == versions
+        # Tables of venues, of which nothing was pulled, are made empty by the day and not at all by a tick.
+        assert {name: version for name, version in c.versions().items() if name in versions} == versions
 
 
 def test_a_tick_replaces_only_the_hours_that_are_new(tmp_path: Path) -> None:
