@@ -44,7 +44,12 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
             jobs.disaster_drill,
             *([restatements.restatements] if "binance_archive" in present else []),
         ],
-        schedules=[*schedules.live(settings), *schedules.daily_history(settings), schedules.maintenance(settings)],
+        schedules=[
+            *schedules.live(settings),
+            *schedules.daily_history(settings),
+            *schedules.restatements(settings),
+            schedules.maintenance(settings),
+        ],
         sensors=[sensors.automation, sensors.run_failure, repair.gap_repair],
         resources={**handles(settings), **(resources or {})},
         executor=dg.in_process_executor,

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._core.utils import make_new_run_id
@@ -17,8 +18,11 @@ from crypto_assets.automation.schedules import cron
 from crypto_assets.definitions import build_definitions
 from crypto_assets.providers.registry import NAMES
 from crypto_assets.resources.clock import SystemClock
+from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
+from crypto_assets.tables.contract import polars_schema
+from crypto_assets.tables.window import Window
 from tests.chain import at, chain
 
 CANARY = "canary-3f9c1f2e-do-not-tell"
@@ -99,7 +103,12 @@ def test_without_a_key_a_provider_is_absent_says_why_and_the_others_run(
     held = executable(definitions)
     assert not any(name.startswith(("raw.coincap", "raw.alpha_vantage")) for name in held)
     assert {"raw.exchange_tickers", "raw.binance_klines", "raw.coingecko_markets", "raw.mempool"} <= held
-    assert [s.name for s in definitions.schedules or []] == ["live", "daily_history", "nightly_maintenance"]
+    assert [s.name for s in definitions.schedules or []] == [
+        "live",
+        "daily_history",
+        "daily_restatements",
+        "nightly_maintenance",
+    ]
 
 
 def test_a_provider_that_is_not_wanted_is_absent(settings: Settings) -> None:
@@ -234,3 +243,27 @@ def test_a_blank_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_secret_setting_never_prints() -> None:
     settings = Settings(coincap_api_key=SecretStr(CANARY))
     assert CANARY not in f"{settings} {settings!r} {settings.model_dump()}"
+
+
+def test_the_daily_history_looks_back_as_far_as_answers_were_measured_to_be_late(tmp_path: Path) -> None:
+    settings = Settings(
+        lake_uri=str(tmp_path / "lake"), state_dir=tmp_path / "state", providers=("binance_archive", "exchanges")
+    )
+    definitions = build_definitions(settings)
+    tick = definitions.resolve_schedule_def("daily_history")
+
+    def first_day(moment: datetime) -> str:
+        context = dg.build_schedule_context(
+            scheduled_execution_time=moment, repository_def=definitions.get_repository_def()
+        )
+        (request,) = tick.evaluate_tick(context).run_requests or []
+        return request.tags["dagster/asset_partition_range_start"]
+
+    moment = datetime(2026, 10, 20, 12, 30, tzinfo=UTC)
+    assert first_day(moment) == "2026-10-17"
+    late = {"table_name": "trusted.candles", "provider": "binance_archive", "n_rows": 9, "p50_s": 1.0, "p99_s": 1.0}
+    late |= {"p999_s": 5.5 * 86_400, "highest_s": 6.0 * 86_400}
+    rows = [{**late, "date": date(2026, 10, 10)}, {**late, "date": date(2026, 8, 1), "p999_s": 6.9 * 86_400}]
+    frame = pl.DataFrame(rows, schema=polars_schema(quality.Lateness))
+    Lake(settings.lake_root).replace(quality.Lateness, frame, Window.of_days(date(2026, 8, 1), date(2026, 10, 10)))
+    assert first_day(moment) == "2026-10-14"

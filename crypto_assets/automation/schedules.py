@@ -10,15 +10,22 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
+from crypto_assets.analytics.operations import look_back
+from crypto_assets.assets.handles import absence
 from crypto_assets.automation import cadence
 from crypto_assets.automation.jobs import maintenance as maintenance_job
 from crypto_assets.automation.jobs import refresh
+from crypto_assets.automation.restatements import restatements as restatements_job
 from crypto_assets.errors import CryptoAssetsError
 from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
+from crypto_assets.providers import binance_archive
 from crypto_assets.resources import lease
 from crypto_assets.resources.clock import Clock, SystemClock
+from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings, storage_options
 from crypto_assets.tables.contract import Contract
+from crypto_assets.tables.quality import Lateness
+from crypto_assets.tables.window import Window
 
 log = logging.getLogger("crypto_assets.schedules")
 
@@ -26,8 +33,9 @@ _MINUTES_PER_DAY = 24 * 60
 # One tick may be late or lost and the lease is kept; after two it is anybody's. The half keeps its end off the ticks.
 _LEASE_CADENCES = 2.5
 # Answers about a day come late: an archive's file in the course of the next day, and a provider that was down longer.
-# What is held is not asked again, so that looking back costs nothing.
+# What is held is not asked again, so that looking back costs nothing; where lateness is measured to be more, it counts.
 _LOOK_BACK_DAYS = 3
+_MEASURED_OVER = timedelta(days=30)
 
 
 def cron(minutes: int) -> str:
@@ -133,7 +141,8 @@ def daily_history(settings: Settings, clock: Clock | None = None) -> list[dg.Sch
         cron_schedule="30 0,12 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Of the last {_LOOK_BACK_DAYS} days what is not held yet, and what follows from it.",
+        description=f"Of the last {_LOOK_BACK_DAYS} days, or more where answers were measured to come later, what is "
+        "not held yet, and what follows from it.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if elsewhere := _elsewhere(settings, clock):
@@ -144,10 +153,45 @@ def daily_history(settings: Settings, clock: Clock | None = None) -> list[dg.Sch
             run_key=f"{moment:%Y-%m-%dT%H:%MZ} history",
             asset_selection=chain(context, tables),
             tags={
-                "dagster/asset_partition_range_start": str(last - timedelta(days=_LOOK_BACK_DAYS - 1)),
+                "dagster/asset_partition_range_start": str(
+                    last - timedelta(days=_look_back_days(settings, moment) - 1)
+                ),
                 "dagster/asset_partition_range_end": str(last),
             },
         )
+
+    return [tick]
+
+
+def _look_back_days(settings: Settings, moment: datetime) -> int:
+    """How many days back answers are still to be expected, by the lateness that was measured of late."""
+    lake = Lake(settings.lake_root, storage_options=storage_options())
+    try:
+        measured = lake.scan(Lateness, Window(moment - _MEASURED_OVER, moment)).select("p999_s").collect()
+    except CryptoAssetsError as error:
+        log.warning("lateness cannot be read, %d days back it is: %s", _LOOK_BACK_DAYS, error)
+        return _LOOK_BACK_DAYS
+    return max(_LOOK_BACK_DAYS, look_back(measured))
+
+
+def restatements(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefinition]:
+    """The look for restated archive files, once a day; empty where no provider restates any."""
+    if absence(binance_archive.NAME, settings) is not None:
+        return []
+
+    @dg.schedule(
+        name="daily_restatements",
+        job=restatements_job,
+        # After the noon's histories: the archive writes new files, and new versions of old ones, in the morning.
+        cron_schedule="0 14 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compare the archive's checksums with those of the files that are held.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if elsewhere := _elsewhere(settings, clock):
+            return elsewhere
+        return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d} restatements")
 
     return [tick]
 
