@@ -44,7 +44,10 @@ Select = Annotated[
 def demo(
     *,
     replay: Annotated[Path | None, Parameter(help="Recorded answers instead of the simulated market.")] = None,
-    home: Annotated[Path, Parameter(help="Where the demo's lake, state and Dagster history live.")] = Path("data/demo"),
+    home: Annotated[
+        Path | None,
+        Parameter(help="Where lake, state and Dagster history live; data/demo by default, data/live with --live."),
+    ] = None,
     keep: Annotated[bool, Parameter(negative=(), help="Go on with the former demo's lake.")] = False,
     lake: Annotated[str, Parameter(help="dir, s3 (a local S3 server), or s3://bucket/prefix of yours.")] = "dir",
     venues: Annotated[
@@ -68,7 +71,7 @@ def demo(
         return (story.live if live else story.simulated)(home, lake, is_kept=keep)
     from crypto_assets.commands import demo as command
 
-    return command.demo(replay, home, lake, is_kept=keep)
+    return command.demo(replay, home or command.DEFAULT_HOME, lake, is_kept=keep)
 
 
 @app.command

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from crypto_assets.assets.handles import accounts, budget_of, budget_path, opened
 from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, exchanges, mempool
-from crypto_assets.assets.raw.pulls import History
+from crypto_assets.assets.raw.pulls import History, held_days
 from crypto_assets.providers.answers import Cost
 from crypto_assets.resources.budget import SHORT_S, BudgetExhausted, Limit
 from crypto_assets.resources.clock import Clock
@@ -51,7 +51,7 @@ class Ask:
         limits: of the budget.
         subjects: what is asked for: assets, markets with their intervals.
         gaps: what raw does not hold, by subject.
-        n_held: subjects' days of the range that raw holds.
+        n_held: subjects' days of the range that raw holds whole.
         n_left: subjects' days that are left to a cheaper source.
         cost: what the gaps take.
     """
@@ -120,15 +120,10 @@ def _asks(
             part = history.asked(provider, subject, window, now)
             own = list(history.missing(lake, subject, part, now)) if part else []
             gaps += [(subject, gap) for gap in own]
-            days = {day for day in (part.days if part else []) if _is_askable(history, day, now)}
-            n_held += len(days - {day for gap in own for day in gap.days})
+            n_held += len(held_days(lake, history.contract, subject, part)) if part else 0
             n_left += len(window.days) - len(part.days if part else [])
         cost = sum((history.cost(provider, subject, gap) for subject, gap in gaps), Cost())
         yield Ask(history, account, limits[account], tuple(subjects), tuple(gaps), n_held, n_left, cost)
-
-
-def _is_askable(history: History, day: date, now: datetime) -> bool:
-    return day <= now.date() if history.has_today else day < now.date()
 
 
 def run_config(asks: Iterable[Ask]) -> dict[str, Any]:

@@ -471,11 +471,14 @@ def _recorded_counts(lake: Lake) -> None:
     )
 
 
-def closing_words(home: Path, place: str, *, is_shown: bool = True) -> None:
+def closing_words(
+    home: Path, place: str, *, is_shown: bool = True, command: str = "make up ARGS=--simulated"
+) -> None:
+    """What to do with the lake next; ``command`` opens it in the Dagster UI."""
     here = "this lake in the Dagster UI" if is_shown else "the Dagster UI"
     output.line("Next:")
     if place == "s3":
-        output.line(f"  make up LAKE=s3                    its S3 server again, and {here}")
+        output.line(f"  {command} LAKE=s3  its S3 server again, and {here}")
         output.line(f"  source {home / 's3' / 'env'}  while that runs, in another shell, for:")
     else:
         uri = home / "lake" if place == "dir" else place
@@ -483,7 +486,7 @@ def closing_words(home: Path, place: str, *, is_shown: bool = True) -> None:
     output.line("  crypto-assets quarantine show      the records that were refused, and why")
     output.line("  crypto-assets show refined.movers  any table; crypto-assets status lists them")
     if place == "dir":
-        output.line(f"  make up                            {here}")
+        output.line(f"  {command:<35}{here}")
 
 
 def teller(step: output.Step) -> Callable[[str], object]:

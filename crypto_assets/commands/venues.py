@@ -20,7 +20,16 @@ from urllib.parse import urlsplit
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
-from crypto_assets.commands.demo import SEED, closing, closing_words, fresh, held_lake, require_place, teller
+from crypto_assets.commands.demo import (
+    DEFAULT_HOME,
+    SEED,
+    closing,
+    closing_words,
+    fresh,
+    held_lake,
+    require_place,
+    teller,
+)
 from crypto_assets.errors import TransientError
 
 if TYPE_CHECKING:
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
     from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.settings import Settings
 
+# Beside the demo's: what is real and what is simulated never share a lake.
+LIVE_HOME = Path("data/live")
 # An ordinary morning; the days before it are what is backfilled.
 NOW = datetime(2026, 11, 13, 10, tzinfo=UTC)
 N_PAST_DAYS = 2
@@ -62,13 +73,14 @@ class Scene:
     steps: output.Steps
 
 
-def simulated(home: Path, place: str, *, is_kept: bool) -> int:
+def simulated(home: Path | None, place: str, *, is_kept: bool) -> int:
     """All providers on the sandbox, with faults; 0 where every count matches and no blocking check failed."""
     from crypto_assets.resources.clock import FixedClock
     from crypto_assets.resources.settings import Settings
     from crypto_assets.sandbox import Fault, Market, serve
 
     require_place(place)
+    home = home or DEFAULT_HOME
     output.line(f"crypto_assets demo · every provider, simulated, {NOW:%Y-%m-%d}, nothing leaves this machine")
     clock = FixedClock(NOW)
     with held_lake(home, place) as lake, serve(Market(SEED)) as sandbox:
@@ -95,7 +107,7 @@ def simulated(home: Path, place: str, *, is_kept: bool) -> int:
     return code
 
 
-def live(home: Path, place: str, *, is_kept: bool) -> int:
+def live(home: Path | None, place: str, *, is_kept: bool) -> int:
     """The providers that need no key, and those whose key is set, as they are on the internet.
 
     Raises TransientError where none of them can be reached.
@@ -104,14 +116,16 @@ def live(home: Path, place: str, *, is_kept: bool) -> int:
     from crypto_assets.resources.settings import Settings
 
     require_place(place)
-    clock = SystemClock()
-    output.line(f"crypto_assets demo · real markets, {clock.now():%Y-%m-%d %H:%M} UTC")
+    home = home or LIVE_HOME
+    clock, sandbox = SystemClock(), Settings().sandbox_url
+    what = "the providers as they are" if sandbox is None else f"the sandbox at {sandbox} in the providers' place"
+    output.line(f"crypto_assets demo · {what}, {clock.now():%Y-%m-%d %H:%M} UTC")
     with held_lake(home, place) as lake:
         settings = reachable(Settings(lake_uri=lake.root, state_dir=home.resolve() / "state"))
         fresh(lake, is_kept=is_kept)
         with _scene(home, lake, clock, settings) as scene:
             code = _played(scene, [], None)
-    closing_words(home, place)
+    closing_words(home, place, command="crypto-assets up")
     return code
 
 

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from crypto_assets import cli
+from crypto_assets.assets.handles import budget_path
 from crypto_assets.commands import doctor, output
 from crypto_assets.commands import run as runs
 from crypto_assets.commands.demo import MARKER, fresh, home_lock
@@ -47,7 +48,11 @@ Say = Callable[..., Said]
 @pytest.fixture
 def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Call the command line in this process, with an empty lake and no key."""
-    for name in [name for name in os.environ if name.startswith(("CRYPTO_ASSETS_", "AWS_", "COINCAP_", "DAGSTER_"))]:
+    for name in [
+        name
+        for name in os.environ
+        if name.startswith(("CRYPTO_ASSETS_", "AWS_", "COINCAP_", "DAGSTER_", "ALPHAVANTAGE_", "COINGECKO_"))
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYPTO_ASSETS_LAKE_URI", str(tmp_path / "lake"))
@@ -96,6 +101,11 @@ def _is_one_line(said: Said, *words: str) -> bool:
         (["run", "--select", "raw/coincap_asset"], "there is no table 'raw/coincap_asset'"),
         (["run", "--select", "../../etc"], "there is no table"),
         (["backfill", "--from", "2026-11-03", "--to", "2026-11-01"], "swap --from and --to"),
+        (["backfill", "trusted/candle"], "there is no table 'trusted/candle'"),
+        (["backfill", "--venue", "nope"], "there is no market of nope"),
+        (["backfill", "--market", "DOGE/USD"], "there is no market DOGE/USD of any venue"),
+        (["backfill", "--market", "a:b:c"], "'a:b:c' is not a market"),
+        (["demo", "--venues", "--live"], "--replay, --venues and --live are three demos"),
         (["sql", "copy (select 1) to '/tmp/stolen.csv'"], "sql; nothing was read or written"),
         (["sql", "select * from read_text('/etc/passwd')"], "nothing was read or written"),
         (["sql", "delete from refined.movers"], "nothing was read or written"),
@@ -124,10 +134,22 @@ def test_sql_that_writes_a_file_writes_none(say: Say, filled: Lake, tmp_path: Pa
     assert not target.exists()
 
 
-def test_an_asset_of_a_provider_without_a_key_needs_you(say: Say) -> None:
-    said = say("run", "--select", "raw/coincap_assets")
-    assert said.code == 4
-    assert _is_one_line(said, "COINCAP_API_KEY")
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("raw/coincap_assets", "COINCAP_API_KEY"),
+        ("raw/alpha_vantage_series", "ALPHAVANTAGE_API_KEY"),
+        ("raw/mempool", "mempool is not among CRYPTO_ASSETS_PROVIDERS"),
+    ],
+)
+def test_an_asset_of_a_provider_that_is_not_here_needs_you(
+    say: Say, monkeypatch: pytest.MonkeyPatch, table: str, key: str
+) -> None:
+    monkeypatch.setenv("CRYPTO_ASSETS_PROVIDERS", "coincap,alpha_vantage")
+    for words in (["run", "--select", table], ["backfill", table]):
+        said = say(*words)
+        assert said.code == 4
+        assert _is_one_line(said, f"{table} is not registered: ", key)
 
 
 def test_a_bucket_that_does_not_exist_needs_you(
@@ -264,8 +286,19 @@ def test_status_of_an_empty_lake_says_why_a_provider_is_absent(say: Say) -> None
     assert said.code == 0
     records = [json.loads(line) for line in said.out.splitlines()]
     assert {record["rows"] for record in records if record["kind"] == "table"} == {0}
-    (provider,) = [record for record in records if record["kind"] == "provider"]
-    assert provider["state"] == "not registered: CoinCap v3 needs a key: set COINCAP_API_KEY"
+    providers = [record for record in records if record["kind"] == "provider"]
+    told = {record["budget"] or record["provider"]: record for record in providers}
+    assert list(told) == [
+        *("coincap", "alpha_vantage", "binance_archive", "binance", "kraken", "coinbase", "coingecko", "mempool")
+    ]
+    assert told["coincap"]["state"] == "not registered: CoinCap v3 needs a key: set COINCAP_API_KEY"
+    assert told["alpha_vantage"]["state"] == "not registered: alpha_vantage needs a key: set ALPHAVANTAGE_API_KEY"
+    assert told["kraken"]["state"] == "registered"
+    assert told["kraken"]["address"] == "api.kraken.com"
+    assert told["kraken"]["budget_left"] == "untouched"
+    assert told["kraken"]["cadence"] == "quotes and candles every 5 min, listings every 1440 min"
+    assert told["mempool"]["next_round"].endswith(":00:00Z")
+    assert told["binance_archive"]["next_round"] is None
 
 
 def test_status_tells_rows_and_the_newest_observation(say: Say, filled: Lake) -> None:
@@ -322,29 +355,6 @@ def test_quarantine_replay_of_nothing_says_so(say: Say) -> None:
     assert say("quarantine", "replay").out == "quarantine holds nothing\n"
 
 
-# ---- backfill's price ----
-
-
-def test_a_backfill_past_the_budget_is_refused_before_any_call(
-    say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # Nothing listens there: a call would fail in another way.
-    monkeypatch.setenv("CRYPTO_ASSETS_COINCAP_BASE_URL", "http://127.0.0.1:9/v3")
-    monkeypatch.setenv("CRYPTO_ASSETS_COINCAP_CREDITS_PER_MONTH", "10")
-    said = say("backfill", "--from", "2026-11-01", "--to", "2026-11-05", "--yes")
-    assert said.code == 4
-    assert "2 calls, about 32 credits" in said.err
-    assert "error: 2 calls and 32 credits are more than the budget has left" in said.err
-
-
-def test_a_backfill_that_costs_asks_first(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRYPTO_ASSETS_COINCAP_BASE_URL", "http://127.0.0.1:9/v3")
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    said = say("backfill", "--from", "2026-11-01", "--to", "2026-11-05")
-    assert said.code == 2
-    assert "say --yes to go on" in said.err
-
-
 # ---- what the commands stand on ----
 
 
@@ -393,5 +403,9 @@ def test_a_changed_dagster_yaml_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_real_provider_and_a_sandbox_have_separate_budgets(tmp_path: Path) -> None:
     local = Settings(state_dir=tmp_path, coincap_base_url="http://127.0.0.1:1/v3")
-    assert runs.budget_path(local).name == "sandbox.sqlite"
-    assert runs.budget_path(Settings(state_dir=tmp_path)).name == "providers.sqlite"
+    assert budget_path("coincap", local).name == "sandbox.sqlite"
+    assert budget_path("mempool", local).name == "providers.sqlite"
+    assert budget_path("coincap", Settings(state_dir=tmp_path)).name == "providers.sqlite"
+    assert (
+        budget_path("mempool", Settings(state_dir=tmp_path, sandbox_url="http://127.0.0.1:1")).name == "sandbox.sqlite"
+    )

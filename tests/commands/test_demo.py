@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,9 +34,10 @@ pytestmark = pytest.mark.e2e
 _COUNT = re.compile(r"^ ?(trusted\.\w+) +([\d,]+) +(=|≠) +([\d,]+) +([\d,]+) +([\d,]+)", re.MULTILINE)
 
 
-def _demo(*words: str) -> subprocess.CompletedProcess[str]:
+def _demo(*words: str, **further: str) -> subprocess.CompletedProcess[str]:
     script = "import sys; from crypto_assets.cli import main; sys.exit(main(sys.argv[1:]))"
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("CRYPTO_ASSETS_", "DAGSTER_"))}
+    ours = ("CRYPTO_ASSETS_", "DAGSTER_", "COINCAP_", "ALPHAVANTAGE_", "COINGECKO_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | further
     return subprocess.run(
         [sys.executable, "-c", script, "demo", *words], capture_output=True, text=True, check=False, env=env
     )
@@ -161,6 +163,41 @@ def test_a_recording_is_replayed_to_the_last_digit(tmp_path: Path, recorded: Pat
     assert {key: price.rstrip("0").rstrip(".") for key, price in prices} == {
         key: row["priceUsd"].rstrip("0").rstrip(".") for key, row in sent.items()
     }
+
+
+def test_where_no_provider_can_be_reached_each_is_a_line_and_nothing_is_written(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        # Bound and not listening: refused at once, whatever else runs here.
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = _demo("--live", "--home", str(tmp_path), CRYPTO_ASSETS_SANDBOX_URL=url)
+    assert done.returncode == 3, done.stderr
+    assert (
+        "coincap is left out: CoinCap v3 needs a key: set COINCAP_API_KEY (it brings a thousand assets" in done.stdout
+    )
+    services = re.findall(r" ✗ (.+) cannot be reached: 127\.0\.0\.1:\d+: Connection refused", done.stdout)
+    assert services == [
+        *("exchanges binance", "exchanges kraken", "exchanges coinbase", "binance_archive", "coingecko", "mempool"),
+        "alpha_vantage",
+    ]
+    assert done.stderr.startswith("error: no provider can be reached")
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.timeout(400)
+def test_the_demo_of_every_provider_ends_with_counts_that_match_and_one_agreed_price(tmp_path: Path) -> None:
+    done = _demo("--venues", "--home", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "coincap, exchanges, binance_archive, coingecko, mempool, alpha_vantage; 6 markets" in done.stdout
+    counts = _counts(done.stdout)
+    assert {"trusted.candles", "trusted.quotes", "trusted.onchain_stats", "trusted.exchange_scores"} <= counts.keys()
+    assert all(raw == trusted + refused + repeats for raw, trusted, refused, repeats in counts.values())
+    # The time from midnight to 10:05 and two days of Binance, at its end told by the archive and by the venue.
+    assert counts["trusted.candles"][1] > 10_000
+    assert re.search(r"✓ checks +\d+ passed, \d+ warned, 0 failed", done.stdout)
+    assert re.search(
+        r"2026-11-13 +bitcoin +[\d,.]+ +ok +5 .*binance, coinbase, coincap, coingecko, kraken", done.stdout
+    )
 
 
 def test_a_replay_serves_on_loopback_only(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group
 
 
 def environment() -> dict[str, str]:
-    ours = ("CRYPTO_ASSETS_", "AWS_", "COINCAP_")
+    ours = ("CRYPTO_ASSETS_", "AWS_", "COINCAP_", "ALPHAVANTAGE_", "COINGECKO_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
@@ -102,12 +103,19 @@ def test_real_data_are_one_key_away(home: Path) -> None:
     assert "your-key" not in done.stdout + done.stderr
     without = run(block.replace("export COINCAP_API_KEY=your-key\n", ""), home)
     assert "set COINCAP_API_KEY" in without.stdout
+    # A year is twelve files with their checksums, and nothing of the venue itself.
+    plan = [json.loads(line) for line in done.stdout.splitlines() if '"kind": "plan"' in line]
+    assert {row["source"]: (row["calls"], row["days_by_archive"]) for row in plan} == {
+        "binance_archive": (24, 0),
+        "binance": (0, 365),
+    }
 
 
 @pytest.mark.parametrize("command", ["run", "backfill"])
 def test_help_tells_what_a_command_takes(home: Path, command: str) -> None:
     assert any(f"crypto-assets {command} --help" in block for block in BLOCKS)
-    assert "--select" in run(f"crypto-assets {command} --help", home).stdout
+    asked = {"run": "--select", "backfill": "--dry-run"}[command]
+    assert asked in run(f"crypto-assets {command} --help", home).stdout
 
 
 @pytest.mark.s3

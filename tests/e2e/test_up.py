@@ -59,7 +59,7 @@ def test_up_answers_listens_on_loopback_only_and_stops_clean(tmp_path: Path) -> 
     ours = ("CRYPTO_ASSETS_", "AWS_", "COINCAP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [str(Path(sys.executable).parent / "crypto-assets"), "up", "--port", str(port)]
+    command = [str(Path(sys.executable).parent / "crypto-assets"), "up", "--simulated", "--port", str(port)]
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
