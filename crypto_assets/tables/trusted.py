@@ -331,6 +331,12 @@ INTERVALS: dict[str, int | None] = {
 }
 
 
+_CANDLES_RAW = ("exchange_candles", "binance_klines", "alpha_vantage_series")
+_CANDLES_BODY, _CANDLES_REQUEST, _CANDLES_SUBJECT = (
+    tuple(f"raw.{table}.{column}" for table in _CANDLES_RAW) for column in ("body", "request", "subject")
+)
+
+
 class Candles(Contract):
     """Finished candles as venues and archives state them; of several sources of one candle the newest arrival."""
 
@@ -345,49 +351,45 @@ class Candles(Contract):
         clock="opened_at",
     )
 
-    venue = slug(
-        "Venue where it was traded, or the provider that aggregates venues.", sources="raw.exchange_candles.subject"
-    )
-    market_id = slug(
-        "venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources="raw.exchange_candles.subject"
-    )
-    interval = key("Length of the candle: 1m to 1d, 1w from Monday, 1mo.", sources="raw.exchange_candles.request")
-    opened_at = clock("Start of the candle, UTC.", primary_key=True, sources="raw.exchange_candles.body")
+    venue = slug("Venue where it was traded, or the provider that aggregates venues.", sources=_CANDLES_SUBJECT)
+    market_id = slug("venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources=_CANDLES_SUBJECT)
+    interval = key("Length of the candle: 1m to 1d, 1w from Monday, 1mo.", sources=_CANDLES_REQUEST)
+    opened_at = clock("Start of the candle, UTC.", primary_key=True, sources=_CANDLES_BODY)
     provider = text("Provider that stated it: exchanges, binance_archive or alpha_vantage.")
-    base_symbol = text("The venue's ticker of what is traded.", sources="raw.exchange_candles.subject")
-    quote_symbol = text("The venue's ticker of what it is priced in.", sources="raw.exchange_candles.subject")
-    open = money("First price.", unit="quote", sources="raw.exchange_candles.body")
-    high = money("Highest price.", unit="quote", sources="raw.exchange_candles.body")
-    low = money("Lowest price.", unit="quote", sources="raw.exchange_candles.body")
-    close = money("Last price.", unit="quote", sources="raw.exchange_candles.body")
-    volume_base = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources="raw.exchange_candles.body")
+    base_symbol = text("The venue's ticker of what is traded.", sources=_CANDLES_SUBJECT)
+    quote_symbol = text("The venue's ticker of what it is priced in.", sources=_CANDLES_SUBJECT)
+    open = money("First price.", unit="quote", sources=_CANDLES_BODY)
+    high = money("Highest price.", unit="quote", sources=_CANDLES_BODY)
+    low = money("Lowest price.", unit="quote", sources=_CANDLES_BODY)
+    close = money("Last price.", unit="quote", sources=_CANDLES_BODY)
+    volume_base = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources=_CANDLES_BODY)
     volume_quote = money(
         "Value traded; null where the venue does not state it.",
         unit="quote",
         kind=Kind.INTERVAL,
         nullable=True,
-        sources="raw.exchange_candles.body",
+        sources=_CANDLES_BODY,
     )
     n_trades = count(
         "Trades; null where the venue does not state it.",
         kind=Kind.INTERVAL,
         nullable=True,
         wide=True,
-        sources="raw.exchange_candles.body",
+        sources=_CANDLES_BODY,
     )
     taker_buy_base = money(
         "Amount bought by takers; null where the venue does not state it.",
         unit="base",
         kind=Kind.INTERVAL,
         nullable=True,
-        sources="raw.exchange_candles.body",
+        sources=_CANDLES_BODY,
     )
     taker_buy_quote = money(
         "Value bought by takers; null where the venue does not state it.",
         unit="quote",
         kind=Kind.INTERVAL,
         nullable=True,
-        sources="raw.exchange_candles.body",
+        sources=_CANDLES_BODY,
     )
     ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the candle.")
     pull_id = text("The pull in raw that the row comes from.")
@@ -419,6 +421,10 @@ class Candles(Contract):
         return (pl.col("high") >= top) & (pl.col("low") <= bottom) & (pl.col("low") > 0)
 
 
+_TRADES_BODY = tuple(f"raw.{table}.body" for table in ("exchange_trades", "binance_trades"))
+_TRADES_SUBJECT = tuple(f"raw.{table}.subject" for table in ("exchange_trades", "binance_trades"))
+
+
 class Trades(Contract):
     """Trades, or aggregates of one taker's trades at one price, as venues and archives state them."""
 
@@ -434,29 +440,23 @@ class Trades(Contract):
         batch="day",
     )
 
-    venue = slug("Venue where it was traded.", sources="raw.exchange_trades.subject")
-    market_id = slug(
-        "venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources="raw.exchange_trades.subject"
-    )
-    trade_id = key("The venue's id of the trade or of the aggregate.", sources="raw.exchange_trades.body")
-    traded_at = clock("Venue's time of the trade, UTC.", sources="raw.exchange_trades.body")
+    venue = slug("Venue where it was traded.", sources=_TRADES_SUBJECT)
+    market_id = slug("venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources=_TRADES_SUBJECT)
+    trade_id = key("The venue's id of the trade or of the aggregate.", sources=_TRADES_BODY)
+    traded_at = clock("Venue's time of the trade, UTC.", sources=_TRADES_BODY)
     traded_us = count(
         "The same in microseconds since 1970, where the venue is finer than a millisecond.",
         unit="us",
         kind=Kind.CLOCK,
         nullable=True,
         wide=True,
-        sources="raw.exchange_trades.body",
+        sources=_TRADES_BODY,
     )
     provider = text("Provider that stated it: exchanges, binance_archive or a stream.")
-    price = money("Price of one unit.", unit="quote", sources="raw.exchange_trades.body")
-    quantity = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources="raw.exchange_trades.body")
-    n_trades = count(
-        "Trades in the aggregate; 1 for a single one.", kind=Kind.INTERVAL, low=1, sources="raw.exchange_trades.body"
-    )
-    taker_side = text(
-        "buy or sell, by the taker; null where unknown.", nullable=True, sources="raw.exchange_trades.body"
-    )
+    price = money("Price of one unit.", unit="quote", sources=_TRADES_BODY)
+    quantity = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources=_TRADES_BODY)
+    n_trades = count("Trades in the aggregate; 1 for a single one.", kind=Kind.INTERVAL, low=1, sources=_TRADES_BODY)
+    taker_side = text("buy or sell, by the taker; null where unknown.", nullable=True, sources=_TRADES_BODY)
     ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the trade.")
     pull_id = text("The pull in raw that the row comes from.")
     n_duplicates = count("Further raw records that stated this trade and were merged into it.", kind=Kind.INTERVAL)
@@ -475,6 +475,9 @@ class Trades(Contract):
         return (pl.col("price") > 0) & (pl.col("quantity") > 0)
 
 
+_QUOTES_BODY = tuple(f"raw.{table}.body" for table in ("alpha_vantage_rates", "exchange_tickers"))
+
+
 class Quotes(Fact):
     """The rate of a pair with bid and ask at one moment; observed_at is when the provider last refreshed it, in UTC."""
 
@@ -483,17 +486,17 @@ class Quotes(Fact):
     market_id = slug(
         "venue:FROM/TO; the venue is the provider where it aggregates.",
         pattern=MARKET_ID,
-        sources="raw.alpha_vantage_rates.body",
+        sources=_QUOTES_BODY,
     )
-    from_currency_code = text("Ticker of what is priced.", sources="raw.alpha_vantage_rates.body")
-    from_currency_name = text("Its name.", nullable=True, sources="raw.alpha_vantage_rates.body")
-    to_currency_code = text("Ticker of what it is priced in.", sources="raw.alpha_vantage_rates.body")
-    to_currency_name = text("Its name.", nullable=True, sources="raw.alpha_vantage_rates.body")
-    exchange_rate = money("Rate, or the last traded price.", unit="quote", sources="raw.alpha_vantage_rates.body")
-    last_refreshed = text("The provider's own words for observed_at.", sources="raw.alpha_vantage_rates.body")
-    time_zone = text("Time zone of last_refreshed.", sources="raw.alpha_vantage_rates.body")
-    bid_price = money("Best bid.", unit="quote", nullable=True, sources="raw.alpha_vantage_rates.body")
-    ask_price = money("Best ask.", unit="quote", nullable=True, sources="raw.alpha_vantage_rates.body")
+    from_currency_code = text("Ticker of what is priced.", sources=_QUOTES_BODY)
+    from_currency_name = text("Its name.", nullable=True, sources=_QUOTES_BODY)
+    to_currency_code = text("Ticker of what it is priced in.", sources=_QUOTES_BODY)
+    to_currency_name = text("Its name.", nullable=True, sources=_QUOTES_BODY)
+    exchange_rate = money("Rate, or the last traded price.", unit="quote", sources=_QUOTES_BODY)
+    last_refreshed = text("The provider's own words for observed_at.", sources=_QUOTES_BODY)
+    time_zone = text("Time zone of last_refreshed.", sources=_QUOTES_BODY)
+    bid_price = money("Best bid.", unit="quote", nullable=True, sources=_QUOTES_BODY)
+    ask_price = money("Best ask.", unit="quote", nullable=True, sources=_QUOTES_BODY)
 
 
 class OnchainStats(Fact):
