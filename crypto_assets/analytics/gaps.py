@@ -98,7 +98,7 @@ def ledger(
     placed = _placed(known, moments)
     still = dict(placed.filter(pl.col("row").is_not_null()).group_by("row").len().iter_rows())
     rows = [
-        _followed(row, still.get(number, 0), evidence, now)
+        _followed(row, still.get(number, 0), evidence, every, now)
         for number, row in enumerate(known.sort("key", "gap_start_at").iter_rows(named=True))
     ]
     for gap in intervals(placed.filter(pl.col("row").is_null()).select("key", "moment"), every).iter_rows(named=True):
@@ -197,13 +197,14 @@ def _placed(known: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
     return found.with_columns(row=pl.when(is_inside).then("row")).sort("key", "moment")
 
 
-def _followed(row: Mapping[str, Any], n_missing: int, evidence: Evidence, now: datetime) -> dict[str, Any]:
+def _followed(
+    row: Mapping[str, Any], n_missing: int, evidence: Evidence, every: timedelta, now: datetime
+) -> dict[str, Any]:
     """A known gap as it is now."""
     if n_missing == 0:
         if row["state"] == "repaired":
             return dict(row)
         return {**row, "n_missing": 0, "state": "repaired", "closed_at": now}
-    every = (row["gap_end_at"] - row["gap_start_at"]) / max(row["n_missing"], n_missing)
     told = explain(row, evidence, every) if row["state"] in OPEN else None
     if told is None:
         # A gap that was closed is open again where its rows went away: nothing but a lost file does that.

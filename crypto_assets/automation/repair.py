@@ -1,11 +1,11 @@
 """What fills holes by itself: runs for just the partitions that the gap ledger names, each asked for a bounded time.
 
 A gap is asked of the sources that have not answered for it, the cheapest first, and at most ``MAX_ATTEMPTS`` times; the
-attempt is noted before the run starts, so that no crash and no second daemon can ask once more. Whether it helped is
-for the ledger's own asset to say, which is part of every such run.
+attempt is noted before the run starts, so that no crash can ask once more. Whether it helped is for the ledger's own
+asset to say, which is part of every such run; of one that failed before that, and was the last, it is said here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from crypto_assets.automation.jobs import refresh
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw
-from crypto_assets.tables.contract import polars_schema
+from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.window import Window, contiguous
 
@@ -37,29 +37,36 @@ class Repair:
     subjects: tuple[str, ...]
 
 
-def candidates(lake: Lake, spine: Spine) -> pl.DataFrame:
-    """The spine's gaps that may still be asked for."""
+def candidates(lake: Lake, spine: Spine, *, is_spent: bool = False) -> pl.DataFrame:
+    """The spine's open gaps that may still be asked for, or with ``is_spent`` those that may not."""
     return (
         lake.scan(GapLedger)
         .filter(
             pl.col("table_name") == spine.contract.table.full_name,
             pl.col("state").is_in(OPEN),
-            pl.col("attempts") < MAX_ATTEMPTS,
+            (pl.col("attempts") >= MAX_ATTEMPTS) == is_spent,
         )
         .sort("gap_start_at", "key")
         .collect()
     )
 
 
-def repairs(lake: Lake, spine: Spine, gaps: pl.DataFrame) -> Iterator[tuple[Repair, pl.DataFrame]]:
-    """The runs that ask for the gaps, and the gaps of each. Days with equal subjects and source are one run."""
+def repairs(
+    lake: Lake, spine: Spine, gaps: pl.DataFrame, present: Container[type[raw.RawAnswers]]
+) -> Iterator[tuple[Repair, pl.DataFrame]]:
+    """The runs that ask for the gaps, and the gaps of each. Days with equal subjects and source are one run.
+
+    Only the sources that are ``present`` have a turn; a gap that none of them serves waits for one that does.
+    """
     if gaps.is_empty():
         return
     answers = answers_about(lake, spine, Window(gaps["gap_start_at"].min(), gaps["gap_end_at"].max()))  # type: ignore[arg-type]
     wanted: dict[tuple[type[raw.RawAnswers], date], set[str]] = {}
     asked: dict[type[raw.RawAnswers], list[Mapping[str, Any]]] = {}
     for gap in gaps.iter_rows(named=True):
-        source = _source(spine, gap, answers)
+        source = _source(spine, gap, answers, present)
+        if source is None:
+            continue
         asked.setdefault(source, []).append(gap)
         for day in Window(gap["gap_start_at"], gap["gap_end_at"]).days:
             wanted.setdefault((source, day), set()).add(gap["key"])
@@ -78,8 +85,12 @@ def repairs(lake: Lake, spine: Spine, gaps: pl.DataFrame) -> Iterator[tuple[Repa
                 yield Repair(source, window, tuple(sorted(subjects))), rows
 
 
-def _source(spine: Spine, gap: Mapping[str, Any], answers: pl.DataFrame) -> type[raw.RawAnswers]:
-    sources = spine.sources(gap["key"])
+def _source(
+    spine: Spine, gap: Mapping[str, Any], answers: pl.DataFrame, present: Container[type[raw.RawAnswers]]
+) -> type[raw.RawAnswers] | None:
+    sources = [source for source in spine.sources(gap["key"]) if source in present]
+    if not sources:
+        return None
     unasked = [source for source in sources if not has_answered(answers, source, gap)]
     turns: list[type[raw.RawAnswers]] = unasked or sources
     return turns[int(gap["attempts"]) % len(turns)]
@@ -95,9 +106,8 @@ def requests(
     """
     n_asked = 0
     for spine in SPINES:
-        for repair, gaps in repairs(lake, spine, candidates(lake, spine)):
-            if repair.source not in keys_of:
-                continue
+        _give_up(lake, spine, now)
+        for repair, gaps in repairs(lake, spine, candidates(lake, spine), keys_of):
             if n_asked == RUNS_AT_ONCE:
                 return
             n_asked += 1
@@ -108,6 +118,17 @@ def requests(
             if len(noted):
                 lake.merge(GapLedger, noted, delete_missing=False)
             yield _request(repair, sorted(keys_of[repair.source]), run_key)
+
+
+def _give_up(lake: Lake, spine: Spine, now: datetime) -> None:
+    """Declare the gaps of which the last run that may ask ended before it came to the ledger: nothing else would."""
+    ended = candidates(lake, spine, is_spent=True).with_columns(
+        state=pl.lit("unrecoverable"),
+        detail=pl.format("given up after {} repairs, the last of which failed: {}", "attempts", "detail"),
+        closed_at=pl.lit(now, UTC_TIME).dt.truncate("1ms"),
+    )
+    if len(ended):
+        lake.merge(GapLedger, ended, delete_missing=False)
 
 
 def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunRequest:

@@ -179,3 +179,14 @@ def test_a_repaired_gap_whose_rows_went_away_is_open_again() -> None:
     repaired = found(held(), known=known)
     (told,) = found(held(10), known=repaired).to_dicts()
     assert (told["state"], told["n_missing"], told["closed_at"]) == ("open", 1, None)
+
+
+def test_the_step_of_a_gap_that_is_half_filled_is_still_the_spines() -> None:
+    """Five of ten minutes were filled: the others are every second one, at all of which the venue was silent."""
+    quiet = frozenset(at(m) for m in range(10, 20, 2))
+    first = found(missing([KEY], held(*range(10), *range(20, 60)), WINDOW, MINUTE))
+    left = missing([KEY], held(*range(10), *range(11, 20, 2), *range(20, 60)), WINDOW, MINUTE)
+    second = found(left, known=first)
+    assert second["n_missing"].to_list() == [5]
+    told = found(left, answer(), answer("rest"), known=second, silent={"binance": quiet})
+    assert told.select("cause", "state").rows() == [("no_trades", "unrecoverable")]

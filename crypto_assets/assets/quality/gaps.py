@@ -10,18 +10,20 @@ import polars as pl
 
 from crypto_assets.analytics.gaps import Evidence, covered, is_answered, ledger, missing
 from crypto_assets.assets.lake_asset import asset_facts, materialize, windows_of
-from crypto_assets.providers import coincap
+from crypto_assets.providers import alpha_vantage, coincap
 from crypto_assets.providers.venues import venue_of
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
-from crypto_assets.tables.contract import Contract, moment
+from crypto_assets.tables.contract import UTC_TIME, Contract, moment
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.trusted import INTERVALS
 from crypto_assets.tables.window import DAY, Window
 
 # A candle that ended less than this ago may still be on its way.
 PATIENCE = timedelta(minutes=10)
+# A key that has rows so shortly before and after a window belongs into it, though nothing of it is there.
+NEARBY = 7 * DAY
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Spine:
 
 
 def _candle_step(key: str) -> timedelta | None:
+    if key.startswith(f"{alpha_vantage.NAME}:"):
+        # Its series come whole, once a day, and no source of the spine can be asked for a part of one.
+        return None
     length = INTERVALS.get(key.partition(" ")[2])
     return timedelta(milliseconds=length) if length and length <= DAY // timedelta(milliseconds=1) else None
 
@@ -97,7 +102,7 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
     whole = Window(start.replace(hour=0, minute=0, second=0, microsecond=0), end)
     held = _held(lake, spine, whole)
     answers = answers_about(lake, spine, whole)
-    keys = sorted({*held["key"], *answers["key"], *known_rows["key"]})
+    keys = sorted({*held["key"], *answers["key"], *known_rows["key"], *_expected(lake, spine, window)})
     changed = [known_rows.clear()]
     for every, group in _by_step(spine, keys).items():
         of_group = held.filter(pl.col("key").is_in(group))
@@ -106,10 +111,11 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
             continue
         moments = missing(group, of_group, Window(whole.start, over), every)
         rows = known_rows.filter(pl.col("key").is_in(group))
-        moments = moments.filter(~_quiet(answers, [key for key in group if spine.omits_quiet(key)]))
+        moments = moments.filter(~_within(moments, _quiet(answers, [key for key in group if spine.omits_quiet(key)])))
         # Outside the asked days only known gaps count: nobody looked for new ones there.
-        inside = pl.col("moment").is_between(pl.lit(window.start), pl.lit(window.end), closed="left")
-        moments = moments.filter(inside | _within(rows))
+        inside = moments["moment"].is_between(window.start, window.end, closed="left")
+        gaps = rows.select("key", start="gap_start_at", end="gap_end_at")
+        moments = moments.filter(inside | _within(moments, gaps))
         evidence = _evidence(lake, spine, group, answers, moments)
         changed.append(ledger(spine.contract.table.full_name, rows, moments, every=every, evidence=evidence, now=now))
     return pl.concat(changed)
@@ -119,6 +125,13 @@ def _held(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
     days = Window.of_days(window.days[0], window.days[-1])
     rows = lake.scan(spine.contract, days).select(key=spine.key, moment=pl.col(moment(spine.contract)))
     return rows.unique().collect()
+
+
+def _expected(lake: Lake, spine: Spine, window: Window) -> set[str]:
+    """The keys with rows on both sides of the window: where nobody ran for a day, nothing else speaks of them."""
+    around = _held(lake, spine, Window(window.start - NEARBY, window.end + NEARBY))
+    before = around.filter(pl.col("moment") < window.start)["key"]
+    return {*before} & {*around.filter(pl.col("moment") >= window.end)["key"]}
 
 
 def answers_about(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
@@ -161,22 +174,18 @@ def _floor(at: datetime, every: timedelta) -> datetime:
     return midnight + (at - midnight) // every * every
 
 
-def _quiet(answers: pl.DataFrame, keys: Sequence[str]) -> pl.Expr:
-    """Whether a missing time lies in what a source that omits quiet times has answered for."""
-    answered = pl.lit(value=False)
+def _quiet(answers: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """``key, start, end`` of what sources that omit quiet times have answered for."""
     told = answers.filter(pl.col("outcome").is_in(["ok", "empty"]))
-    for key in keys:
-        for start, end in covered(told.filter(pl.col("key") == key)):
-            answered |= (pl.col("key") == key) & pl.col("moment").is_between(pl.lit(start), pl.lit(end), closed="left")
-    return answered
+    spans = [(key, *span) for key in keys for span in covered(told.filter(pl.col("key") == key))]
+    return pl.DataFrame(spans, schema={"key": pl.String, "start": UTC_TIME, "end": UTC_TIME}, orient="row")
 
 
-def _within(rows: pl.DataFrame) -> pl.Expr:
-    """Whether a missing time lies in a known gap of its key."""
-    inside = pl.lit(value=False)
-    for key, start, end in rows.select("key", "gap_start_at", "gap_end_at").iter_rows():
-        inside |= (pl.col("key") == key) & pl.col("moment").is_between(pl.lit(start), pl.lit(end), closed="left")
-    return inside
+def _within(moments: pl.DataFrame, spans: pl.DataFrame) -> pl.Series:
+    """Whether each missing time lies in one of the spans (``key, start, end``) of its key, which do not overlap."""
+    places = moments.with_row_index("place").sort("moment")
+    latest = places.join_asof(spans.sort("start"), left_on="moment", right_on="start", by="key", check_sortedness=False)
+    return latest.sort("place").select((pl.col("moment") < pl.col("end")).fill_null(value=False)).to_series()
 
 
 def _evidence(lake: Lake, spine: Spine, keys: Sequence[str], answers: pl.DataFrame, moments: pl.DataFrame) -> Evidence:

@@ -1,0 +1,75 @@
+"""Which gaps are asked of whom, and when that ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from crypto_assets.analytics.gaps import MAX_ATTEMPTS
+from crypto_assets.automation.repair import REPAIR_TAG, requests
+from crypto_assets.resources.lake import Lake
+from crypto_assets.tables import raw
+from crypto_assets.tables.contract import polars_schema
+from crypto_assets.tables.quality import GapLedger
+
+NOW = datetime(2025, 2, 8, 6, tzinfo=UTC)
+START = datetime(2025, 2, 3, 5, tzinfo=UTC)
+REST: dict[type[raw.RawAnswers], list[dg.AssetKey]] = {
+    raw.RawExchangeCandles: [dg.AssetKey(["raw", "exchange_candles"])]
+}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def note(lake: Lake, **changes: Any) -> None:
+    """A gap of ten minutes on the ledger."""
+    gap = {
+        "table_name": "trusted.candles",
+        "key": "binance:BTC/USDT 1m",
+        "gap_start_at": START,
+        "gap_end_at": START + timedelta(minutes=10),
+        "n_missing": 10,
+        "cause": "our_downtime",
+        "state": "open",
+        "detail": "nobody asked for all of it",
+        "attempts": 0,
+        "run_id": None,
+        "detected_at": NOW,
+        "closed_at": None,
+        "date": date(2025, 2, 3),
+    }
+    lake.merge(GapLedger, pl.DataFrame([gap | changes], schema=polars_schema(GapLedger)), delete_missing=False)
+
+
+def gap(lake: Lake) -> dict[str, Any]:
+    return lake.read(GapLedger).row(0, named=True)
+
+
+def test_a_source_whose_provider_is_absent_has_no_turn(lake: Lake) -> None:
+    note(lake)
+    asked = list(requests(lake, REST, NOW))
+    assert [request.tags[REPAIR_TAG] for request in asked] == ["raw.exchange_candles"]
+    assert (gap(lake)["state"], gap(lake)["attempts"]) == ("queued", 1)
+
+
+def test_a_gap_that_no_present_source_serves_waits_and_costs_no_attempt(lake: Lake) -> None:
+    note(lake)
+    assert list(requests(lake, {}, NOW)) == []
+    assert (gap(lake)["state"], gap(lake)["attempts"]) == ("open", 0)
+
+
+def test_a_gap_whose_last_repair_failed_before_the_ledger_is_declared(lake: Lake) -> None:
+    """A run that fails as it asks never comes to the ledger's asset: the gap stayed queued for ever."""
+    note(lake, state="queued", attempts=MAX_ATTEMPTS)
+    assert list(requests(lake, REST, NOW)) == []
+    told = gap(lake)
+    assert (told["state"], told["closed_at"], told["attempts"]) == ("unrecoverable", NOW, MAX_ATTEMPTS)
+    assert told["detail"] == "given up after 3 repairs, the last of which failed: nobody asked for all of it"
