@@ -4,7 +4,7 @@ The job looks; what follows is declarative automation's: the op reports the raw 
 changes, and the tables behind exactly those follow their upstream. What changed is on ``quality.revision_ledger``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ import dagster as dg
 from crypto_assets.assets.lake_asset import Parse, content_by_day
 from crypto_assets.assets.raw import binance_archive
 from crypto_assets.assets.trusted.facts import PARSERS
+from crypto_assets.errors import CryptoAssetsError
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.conform import settle
@@ -32,19 +33,36 @@ class LookBack(dg.Config):
 
 
 @dg.op(required_resource_keys={"binance_archive", "lake", "clock"})
-def take_restated_files(context: dg.OpExecutionContext, config: LookBack) -> None:
-    """Compare, take again, and report the raw partitions whose facts are other ones now."""
+def take_restated_files(
+    context: dg.OpExecutionContext, config: LookBack
+) -> Iterator[dg.AssetMaterialization | dg.Output[None]]:
+    """Compare, take again, and report the raw partitions whose facts are other ones now.
+
+    What is reported follows from what raw and the tables hold, not from what was taken just now: a run that ended in
+    between has left new files, which differ from their checksums no more. A file that cannot be taken does not stop the
+    others; the first error is raised at the end.
+    """
     lake, archive = context.resources.lake, context.resources.binance_archive
     today = context.resources.clock.now().date()
-    for found in binance_archive.restated(archive, lake, Window.of_days(today - timedelta(days=config.days), today)):
-        window = binance_archive.repull(archive, lake, found, context.log.warning)
-        days = changed_days(lake, found.contract, window) if window else []
+    span = Window.of_days(today - timedelta(days=config.days), today)
+    errors = []
+    for found in binance_archive.restated(archive, lake, span):
+        try:
+            binance_archive.repull(archive, lake, found, context.log.warning)
+        except CryptoAssetsError as error:
+            errors.append(error)
+    for found in binance_archive.taken_again(lake, span):
+        days = changed_days(lake, found.contract, found.file.window)
         told = f"{found.file.subject} {found.file.window}"
-        context.log.info("%s was restated; %d days changed", told, len(days))
+        context.log.info("%s was restated; %d days differ from the tables", told, len(days))
         for day in days:
             metadata: dict[str, Any] = {"restated": told, "was": found.held_sha256, "is": found.stated_sha256}
             key = dg.AssetKey(list(found.contract.table.path))
-            context.log_event(dg.AssetMaterialization(key, partition=str(day), metadata=metadata))
+            # Yielded and not logged: what is logged is lost where the op fails in the end.
+            yield dg.AssetMaterialization(key, partition=str(day), metadata=metadata)
+    if errors:
+        raise errors[0]
+    yield dg.Output(None)
 
 
 @dg.job(description="Look for archive files that the venue has restated, and take them again.")

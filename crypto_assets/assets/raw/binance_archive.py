@@ -14,6 +14,7 @@ from crypto_assets.assets.raw.pulls import History, land
 from crypto_assets.providers.binance_archive import NAME, ArchiveFile, BinanceArchive
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
 
 KLINES = History(
@@ -70,17 +71,34 @@ def repull(
     return found.file.window if len(landed.filter(pl.col("n_pages").is_not_null())) else None
 
 
-def _held_files(lake: Lake, contract: type[raw.RawAnswers], window: Window) -> Iterator[tuple[ArchiveFile, str]]:
+def taken_again(lake: Lake, window: Window) -> Iterator[Restated]:
+    """The files of the window that raw holds in more than one state: the newest and the one before it."""
+    for history in HISTORIES:
+        for file, states in _held_states(lake, history.contract, window):
+            if len(states) > 1:
+                yield Restated(history.contract, file, states[-2], states[-1])
+
+
+def _held_files(lake: Lake, contract: type[Contract], window: Window) -> Iterator[tuple[ArchiveFile, str]]:
     """The newest complete file of each subject and span, with its hash; bodies are not read."""
+    for file, states in _held_states(lake, contract, window):
+        yield file, states[-1]
+
+
+def _held_states(lake: Lake, contract: type[Contract], window: Window) -> Iterator[tuple[ArchiveFile, list[str]]]:
+    """The hashes that the complete files of each subject and span have had, each change once, the newest last."""
+    span = ["subject", "window_start_at", "window_end_at"]
     rows = (
         lake.scan(contract, window)
         .filter(pl.col("n_pages").is_not_null(), pl.col("request").str.ends_with(".zip"))
         .filter(pl.col("outcome").is_in(["ok", "empty"]))
-        .select("subject", "window_start_at", "window_end_at", "ingested_at", "pull_id", "sha256")
+        .select(*span, "ingested_at", "pull_id", "sha256")
         .collect()
         .sort("ingested_at", "pull_id")
-        .unique(["subject", "window_start_at", "window_end_at"], keep="last")
-        .sort("subject", "window_start_at", "window_end_at")
+        .filter(pl.col("sha256").ne_missing(pl.col("sha256").shift(1)).over(span))
+        .group_by(span)
+        .agg("sha256")
+        .sort(span)
     )
-    for subject, start, end, _, _, sha256 in rows.iter_rows():
-        yield ArchiveFile(subject, Window(start, end)), sha256
+    for subject, start, end, states in rows.iter_rows():
+        yield ArchiveFile(subject, Window(start, end)), states
