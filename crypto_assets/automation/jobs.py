@@ -18,6 +18,7 @@ refresh = dg.define_asset_job(
     description="One day from the providers' answers to refined tables, with blocking checks in between.",
 )
 
+
 @dg.op
 def maintain_tables(
     context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]

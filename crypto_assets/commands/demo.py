@@ -471,9 +471,7 @@ def _recorded_counts(lake: Lake) -> None:
     )
 
 
-def closing_words(
-    home: Path, place: str, *, is_shown: bool = True, command: str = "make up ARGS=--simulated"
-) -> None:
+def closing_words(home: Path, place: str, *, is_shown: bool = True, command: str = "make up ARGS=--simulated") -> None:
     """What to do with the lake next; ``command`` opens it in the Dagster UI."""
     here = "this lake in the Dagster UI" if is_shown else "the Dagster UI"
     output.line("Next:")
