@@ -46,7 +46,9 @@ def checks_of(assets: Iterable[object], data_docs: Path) -> list[dg.AssetChecksD
 def checks_for(contract: type[Contract]) -> list[Check]:
     """The suite first, then our own rules."""
     told = "The Great Expectations suite of the table holds."
-    suite = Check(EXPECTATIONS, Severity.ERROR, told, lambda case: suites.verdicts(case.validation))
+    suite = Check(
+        EXPECTATIONS, Severity.ERROR, told, lambda case: suites.verdicts(case.validation) if case.validation else []
+    )
     return [suite, *rules_of(contract)]
 
 
@@ -102,9 +104,10 @@ def run_checks(
     verdicts: dict[date, dict[str, list[Verdict]]] = {}
     for window in windows_of(contract, days):
         rows = lake.read(contract, None if contract.table.write is Write.MERGE else buckets_of(contract, window))
-        case = Case(lake, contract, window, rows, clock.now(), suites.validate(contract, rows))
+        case = Case(lake, contract, window, rows, clock.now(), _validated(lake, contract, rows))
         verdicts.update(_by_day(checks, case))
-        suites.write_docs(case.validation, _page(data_docs, contract, window))
+        if case.validation is not None:
+            suites.write_docs(case.validation, _page(data_docs, contract, window))
         keep(lake, contract, window, {day: verdicts[day] for day in window.days})
     return verdicts
 
@@ -161,12 +164,17 @@ def keep(
     lake.replace(CheckResults, frame, window, where={"table_name": name})
 
 
+def _validated(lake: Lake, contract: type[Contract], rows: pl.DataFrame) -> Any:
+    """The suite's result; None for a table that was never written, of which it would say nothing for half a second."""
+    return suites.validate(contract, rows) if len(rows) or lake.state(contract) else None
+
+
 def _case(checks: Sequence[Check], whole: Case, window: Window) -> Case:
     """What the checks look at in a part of a case."""
     rows = whole.lake.read(whole.contract, buckets_of(whole.contract, window))
     # Great Expectations takes longest by far, and is not asked again for what it found good.
     is_validated = any(check.name == EXPECTATIONS for check in checks)
-    validation = suites.validate(whole.contract, rows) if is_validated else None
+    validation = _validated(whole.lake, whole.contract, rows) if is_validated else None
     return replace(whole, window=window, rows=rows, validation=validation)
 
 
