@@ -306,7 +306,10 @@ class Exchanges:
         while len(answers) < ANSWERS or known == start:
             told, trades = line.ask(TRADES, partial(fetch_trades, spot.symbol, since, page, params))
             times = _times(trades)
-            if trades and not (times and max(times) >= known):
+            if trades is not None and paging is _BY_TIME and not _says(told, since):
+                line.misread("ccxt cannot ask the venue for a time: it serves its newest trades only")
+                trades = None
+            elif trades and not (times and max(times) >= known):
                 line.misread("the answer holds no trade of the time that was asked for")
                 trades = None
             answers += told if trades is None else _quiet(told, is_quiet=not any(start <= t < end for t in times))
@@ -474,6 +477,14 @@ _PAGINGS = {
 
 def _times(trades: Sequence[tuple[Any, Any]] | None) -> list[int]:
     return [made["timestamp"] for _, made in trades or () if made and made["timestamp"]]
+
+
+def _says(answers: Sequence[Answer], since: int | None) -> bool:
+    """Whether a request says this moment (ms), or the one before it, in seconds or any part of them: without it the
+    answer is of now, and says nothing of what was asked for."""
+    return since is not None and any(
+        str(ms // 1000) in answer.request for answer in answers for ms in (since, since - 1)
+    )
 
 
 def _quiet(answers: Sequence[Answer], *, is_quiet: bool) -> list[Answer]:

@@ -663,6 +663,23 @@ def test_any_venue_of_ccxt_is_asked_for_by_a_market_of_it(answering: Serve, tmp_
         assert endings([unknown]) == [(False, Outcome.NOT_FOUND)]
 
 
+def test_trades_of_a_venue_that_knows_no_time_are_not_taken_for_a_past_that_was_empty(
+    answering: Serve, tmp_path: Path
+) -> None:
+    def kucoin(request: Request) -> bytes:
+        if request.path.endswith("/histories"):
+            newest = {"sequence": "1", "price": "1", "size": "1", "side": "buy", "time": (AT + 10 * 86_400) * 10**9}
+            return json.dumps({"code": "200000", "data": [newest]}).encode()
+        listed = {"symbol": "BTC-USDT", "baseCurrency": "BTC", "quoteCurrency": "USDT", "enableTrading": True}
+        is_list = request.path.endswith("/symbols")
+        return json.dumps({"code": "200000", "data": [listed] if is_list else {"ticker": []}}).encode()
+
+    with venues(tmp_path, answering("kucoin", kucoin), markets=["kucoin:BTC/USDT"]) as exchanges:
+        pulls = list(exchanges.trades("kucoin:BTC/USDT", YESTERDAY))
+    assert endings(pulls) == [(False, Outcome.MALFORMED)]
+    assert pulls[0].ending.detail == "ccxt cannot ask the venue for a time: it serves its newest trades only"
+
+
 @pytest.mark.recorded
 def test_the_recorded_answers_of_binance_are_read(answering: Serve, tmp_path: Path) -> None:
     folder = RECORDED / "binance" / "spot_http"
