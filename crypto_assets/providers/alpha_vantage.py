@@ -113,7 +113,10 @@ def _error(told: str) -> Verdict:
 
 
 def _note(told: str) -> Verdict:
-    del told
+    told = told.lower()
+    # What one key says today the other has said before: a day's limit under a note, a minute's as information.
+    if "per day" in told and "per minute" not in told:
+        return _information(told)
     return Verdict(Outcome.RATE_LIMITED, "the minute's calls are used up", retry_after=60)
 
 
@@ -126,6 +129,8 @@ def _information(told: str) -> Verdict:
         return Verdict(Outcome.DENIED, "the key is the public demo key: set ALPHAVANTAGE_API_KEY to your own")
     if "per second" in told:
         return Verdict(Outcome.RATE_LIMITED, "calls came too fast", retry_after=2)
+    if "per minute" in told:
+        return _note(told)
     return Verdict(Outcome.QUOTA_EXHAUSTED, "the day's calls are used up", retry_after=QUOTA_RETURNS_S)
 
 

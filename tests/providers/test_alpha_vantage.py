@@ -110,6 +110,9 @@ def candles(body: bytes, at: dt.datetime = NOW, window: Window = ALL_TIME) -> Se
         ({"Error Message": "This API function (NOPE) does not exist."}, Outcome.DENIED, "no longer has"),
         ({"Error Message": "Invalid API call. Please retry"}, Outcome.NOT_FOUND, "rejects the pair"),
         ({"Note": "call frequency is 5 calls per minute and 500 calls per day"}, Outcome.RATE_LIMITED, "minute"),
+        # Keys were renamed before: the words say what is used up. A day's limit asked again costs the next day's.
+        ({"Information": "call frequency is 5 calls per minute and 500 per day"}, Outcome.RATE_LIMITED, "minute"),
+        ({"Note": LIMIT}, Outcome.QUOTA_EXHAUSTED, "day's calls"),
         ({"Information": "This is a premium endpoint. You may subscribe"}, Outcome.DENIED, "premium: the plan"),
         ({"Information": "The **demo** API key is for demo purposes only"}, Outcome.DENIED, "demo key"),
         ({"Information": f"We have detected your API key as X and {LIMIT}"}, Outcome.QUOTA_EXHAUSTED, "day's calls"),
