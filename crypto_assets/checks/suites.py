@@ -116,7 +116,7 @@ def validate(contract: type[Contract], rows: pl.DataFrame) -> Any:
         warnings.simplefilter("ignore")
         batch = batch_definition.get_batch(batch_parameters={"dataframe": _pandas(rows)})
         return batch.validate(
-            _suite(contract), result_format={"result_format": "SUMMARY", "partial_unexpected_count": _SAMPLE}
+            _suite(contract), result_format={"result_format": "BASIC", "partial_unexpected_count": _SAMPLE}
         )
 
 
