@@ -67,13 +67,15 @@ def price_daily(bars: pl.LazyFrame, hours: pl.LazyFrame, days: pl.LazyFrame, nam
         available_at=pl.max_horizontal("available_at", "rate_available_at"),
     )
     told = pl.concat([in_usd.select(*_SOURCE, "volume_base"), converted.select(*_SOURCE, "volume_base")])
-    # One vote a venue, by the market where most of the asset was traded.
-    votes = (
-        told.filter(_PRICE.is_not_null())
-        .sort("volume_base", "market_id", descending=[True, False])
+    unweighed = pl.concat([snapshots, history]).with_columns(volume_base=pl.lit(None, MONEY))
+    # One vote a venue, by the market where most of the asset was traded; not by one that stopped in mid-day, if another
+    # went on.
+    sources = (
+        _fresh(pl.concat([told.filter(_PRICE.is_not_null()), unweighed]))
+        .sort("is_fresh", "volume_base", "market_id", descending=[True, True, False], nulls_last=True)
         .unique([*_BY, "source"], keep="first", maintain_order=True)
+        .drop("volume_base")
     )
-    sources = _fresh(pl.concat([votes.select(_SOURCE), snapshots, history]))
     fresh = sources.filter("is_fresh")
     stale = sources.join(fresh, _BY, "anti")
     priced = pl.concat(

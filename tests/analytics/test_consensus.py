@@ -271,3 +271,14 @@ def test_nothing_gives_no_prices_and_no_quotes() -> None:
     assert priced() == {}
     empty = pl.LazyFrame(schema=polars_schema(Quotes))
     assert conform(LatestQuotes, consensus.latest_quotes(empty).collect()).is_empty()
+
+
+def test_a_venue_whose_largest_market_stopped_in_mid_day_votes_by_one_that_went_on() -> None:
+    told = priced(
+        bar("kraken:BTC/USD", "50000", volume_base=Decimal(5)),
+        bar("binance:BTC/USDC", "47000", volume_base=Decimal(900), observed_at=day(1, 12)),
+        bar("binance:BTC/USD", "50010", volume_base=Decimal(800)),
+        hours=[snapshot("usd-coin", "1")],
+    )
+    bitcoin = told["bitcoin"]
+    assert (bitcoin["price_usd"], bitcoin["status"], bitcoin["sources"]) == (50005, "ok", "binance, kraken")
