@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,6 +14,8 @@ import polars as pl
 
 from crypto_assets.assets.handles import coincap_at
 from crypto_assets.assets.raw.pulls import land
+from crypto_assets.automation import jobs
+from crypto_assets.commands.run import fed
 from crypto_assets.definitions import build_definitions
 from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
 from crypto_assets.providers.coincap import CoinCap, Plan
@@ -30,7 +32,16 @@ LIVE = {
     raw.RawCoincapMarkets: CoinCap.markets,
     raw.RawCoincapRates: CoinCap.rates,
 }
-DERIVED: tuple[type[Contract], ...] = (*trusted.TABLES, *refined.TABLES)
+
+
+def _derived() -> tuple[type[Contract], ...]:
+    settings = Settings(providers=("coincap",), coincap_base_url="http://127.0.0.1:1/v2")
+    names = {".".join(key.path) for key in fed(build_definitions(settings))}
+    return tuple(table for table in (*trusted.TABLES, *refined.TABLES) if table.table.full_name in names)
+
+
+# The trusted and refined tables that CoinCap alone feeds.
+DERIVED: tuple[type[Contract], ...] = _derived()
 
 
 def at(day: int, hour: int = 0, minute: int = 0, month: int = 10) -> datetime:
@@ -64,6 +75,7 @@ class Chain:
         *,
         select: Sequence[type[Contract]] = DERIVED,
         tick: bool = False,
+        has_checks: bool = True,
         config: dict[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """A run of the refresh job over the days; a failure is a result, not an exception."""
@@ -72,9 +84,12 @@ class Chain:
         if last is not None:
             partition = {}
             tags |= {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-        return self.definitions.resolve_job_def("refresh").execute_in_process(
+        keys = frozenset(dg.AssetKey(list(c.table.path)) for c in select)
+        job = self.definitions.resolve_job_def("refresh")
+        return job.get_subset(
+            asset_selection=keys, asset_check_selection=None if has_checks else frozenset()
+        ).execute_in_process(
             instance=self.instance,
-            asset_selection=[dg.AssetKey(list(c.table.path)) for c in select],
             raise_on_error=False,
             tags=tags,
             run_config=config,
@@ -111,6 +126,22 @@ def chain(home: Path, *, n_assets: int = 50, lake: Lake | None = None) -> Iterat
             yield Chain(sandbox, lake, clock, coincap, definitions, instance)
 
 
+def only(whole: dg.Definitions, tables: Collection[type[Contract]]) -> dg.Definitions:
+    """The definitions of these tables and their checks alone: what is told to run all tables, runs so many."""
+    keys = {dg.AssetKey(list(contract.table.path)) for contract in tables}
+    return dg.Definitions(
+        assets=[each for each in whole.assets or () if isinstance(each, dg.AssetsDefinition) and each.keys <= keys],
+        asset_checks=[
+            each
+            for each in whole.asset_checks or ()
+            if isinstance(each, dg.AssetChecksDefinition) and {key.asset_key for key in each.check_keys} <= keys
+        ],
+        jobs=[jobs.refresh],
+        resources=whole.resources,
+        executor=whole.executor,
+    )
+
+
 def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """The failed steps' messages by table."""
     return {
@@ -127,4 +158,4 @@ def same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame], *, but: 
     return differing + sorted(left.keys() ^ right.keys())
 
 
-__all__ = ["BY_NAME", "DERIVED", "LIVE", "Chain", "at", "chain", "failures", "same"]
+__all__ = ["BY_NAME", "DERIVED", "LIVE", "Chain", "at", "chain", "failures", "only", "same"]

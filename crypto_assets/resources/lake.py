@@ -750,8 +750,8 @@ def advice(contract: type[Contract], days: Sequence[date], what: Literal["file",
     if contract.table.write is Write.MERGE:
         return f"{first}compute it again: crypto-assets run --select {name}"
     # Refused records are written by the tables that refuse them.
-    select = "trusted" if name == "quality.quarantine" else name
-    return f"{first}compute the days again: crypto-assets backfill{span} --select {select}"
+    tables = "trusted" if name == "quality.quarantine" else name
+    return f"{first}compute the days again: crypto-assets backfill {tables}{span}"
 
 
 def _crowded_partitions(table: DeltaTable) -> list[dict[str, str]]:

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+import dagster as dg
 import polars as pl
 import pytest
 
 from crypto_assets import cli
 from crypto_assets.commands import run as runs
+from crypto_assets.definitions import build_definitions
 from crypto_assets.errors import CryptoAssetsError, DataError
 from crypto_assets.resources.inspection import Directory, Files, files_of, log_faults
 from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.settings import Settings
 from crypto_assets.sandbox import Fault
-from crypto_assets.tables import ALL_TABLES, quality, raw
+from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
 from crypto_assets.tables.contract import Contract
-from tests.chain import at, chain
+from tests.chain import LIVE, at, chain, only, same
 
 DAYS = [date(2026, 10, day) for day in (1, 2, 3)]
 MIDDLE = DAYS[1]
-_COMMAND = re.compile(r"crypto-assets (backfill|run|doctor)((?: --(?:from|to|select) \S+| --fix)*)")
+# Enough for the tests of damage, a table for each way in which rows reach one and what follows from it: the advice is
+# often to compute all, and its run and its checks take a second a table.
+HOUSEHOLD: tuple[type[Contract], ...] = (
+    raw.RawCoincapAssets,
+    raw.RawCoincapRates,
+    trusted.AssetSnapshots,
+    trusted.AssetAttributes,
+    trusted.FxRates,
+    refined.AssetHourly,
+    refined.AssetDaily,
+    refined.DimAsset,
+)
+_TABLES = r"(?:trusted|refined)(?:\.\w+)?"
+_COMMAND = re.compile(rf"crypto-assets (backfill|run|doctor)((?: {_TABLES}| --(?:from|to|select) \S+| --fix)*)")
 
 
 class Said(NamedTuple):
@@ -33,19 +52,31 @@ class Said(NamedTuple):
     err: str
 
 
-def fill(home: Path) -> Path:
-    """A lake of three days, one refused record and a gap; each day was a run of its own."""
+def fill(home: Path, tables: Collection[type[Contract]] = ()) -> Path:
+    """A lake of three days, one refused record and a gap, of these tables or all; each day was a run of its own."""
     with chain(home, n_assets=20) as c:
-        graph = c.definitions.resolve_asset_graph()
+        definitions = only(c.definitions, tables) if tables else c.definitions
+        graph = definitions.resolve_asset_graph()
         derived = [key for key in graph.materializable_asset_keys if key.path[0] != "raw"]
         for day in DAYS:
             c.sandbox.set_faults([Fault("negative_price", "assets")] if day == MIDDLE else [])
-            c.pull(at(day.day, 9))
-            c.pull(at(day.day, 21))
+            for hour in (9, 21):
+                c.pull(at(day.day, hour), [contract for contract in LIVE if contract in tables or not tables])
             # Checks take most of a run, and the middle day is the one that is damaged.
-            report = runs.execute(c.definitions, c.instance, [day], derived, has_checks=day == MIDDLE)
+            report = runs.execute(definitions, c.instance, [day], derived, has_checks=day == MIDDLE)
             assert report.exit_code == 0, report.failed
         assert not c.run(date(2026, 9, 30), select=[raw.RawCoincapRates]).success
+    return home / "lake"
+
+
+def household(factory: pytest.TempPathFactory) -> Path:
+    """The lake of the household's tables that every test of damage copies; filled once, by the first worker to ask."""
+    root = factory.getbasetemp()
+    home = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "household"
+    with (home.parent / "household.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            fill(factory.mktemp("filling") / "home", HOUSEHOLD).parent.rename(home)
     return home / "lake"
 
 
@@ -98,9 +129,10 @@ class House:
         return state.version
 
     def content(self) -> dict[str, pl.DataFrame]:
-        """Every row of every table but verdicts, which say when they were made."""
-        tables = [contract for contract in ALL_TABLES if contract is not quality.CheckResults]
-        return {contract.table.full_name: self.lake.read(contract) for contract in tables}
+        """Every row of every table that there is but verdicts, which say when they were made."""
+        lake = self.lake
+        tables = [table for table in ALL_TABLES if table is not quality.CheckResults and lake.state(table)]
+        return {contract.table.full_name: lake.read(contract) for contract in tables}
 
     def refusal(self, contract: type[Contract]) -> DataError:
         """The error of reading the table: typed and of one line."""
@@ -127,9 +159,13 @@ class House:
 
 
 def move_in(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tables: Collection[type[Contract]] = (),
 ) -> House:
-    """A copy of the filled lake, which the command line takes for its own."""
+    """A copy of the filled lake, which the command line takes for its own; of these tables, where some are named."""
     house = House(tmp_path / "lake", template, tmp_path / "away", capsys)
     shutil.copytree(template, house.root)
     house.away.mkdir()
@@ -137,7 +173,14 @@ def move_in(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CRYPTO_ASSETS_LAKE_URI", str(house.root))
     monkeypatch.setenv("CRYPTO_ASSETS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("CRYPTO_ASSETS_PROVIDERS", "coincap")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    if tables:
+
+        def definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+            return only(build_definitions(settings, resources), tables)
+
+        monkeypatch.setattr(runs, "definitions", definitions)
     return house
 
 
@@ -152,15 +195,22 @@ def move_to_bucket(house: House, uri: str, options: dict[str, str], monkeypatch:
     return moved
 
 
-def same(before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame]) -> list[str]:
-    """The tables whose rows differ."""
-    return [name for name in before if not before[name].equals(after[name])]
-
-
 def faults_of(folder: Path) -> list[str]:
     """What is wrong with the log of the table in the folder."""
     files = Directory(str(folder))
     return [fault.what for fault in log_faults(files, files.all())]
 
 
-__all__ = ["DAYS", "MIDDLE", "House", "Said", "faults_of", "fill", "move_in", "move_to_bucket", "same"]
+__all__ = [
+    "DAYS",
+    "HOUSEHOLD",
+    "MIDDLE",
+    "House",
+    "Said",
+    "faults_of",
+    "fill",
+    "household",
+    "move_in",
+    "move_to_bucket",
+    "same",
+]

@@ -197,7 +197,8 @@ def test_an_impossible_time_of_the_provider_is_replaced_by_ours(
 )
 def test_after_six_hours_off_the_next_tick_refreshes_what_is_new(market: Chain, tmp_path: Path) -> None:
     market.pull(at(1, 8))
-    assert market.run(FIRST, tick=True).success
+    # Checks take most of a run: the tick that catches up is the one to be judged.
+    assert market.run(FIRST, tick=True, has_checks=False).success
     # Landed, and then the power went: nothing was computed from it.
     market.pull(at(1, 9))
     market.pull(at(1, 15))
@@ -206,7 +207,7 @@ def test_after_six_hours_off_the_next_tick_refreshes_what_is_new(market: Chain, 
     opened = by_ticks["refined.asset_hourly"]["opened_at"]
     assert opened.unique().sort().to_list() == [at(1, 8), at(1, 9), at(1, 15)]
 
-    assert market.run(FIRST).success
+    assert market.run(FIRST, has_checks=False).success
     assert same(by_ticks, market.content()) == []
 
 
