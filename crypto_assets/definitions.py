@@ -50,7 +50,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
             *schedules.restatements(settings),
             schedules.maintenance(settings),
         ],
-        sensors=[sensors.automation, sensors.run_failure, repair.gap_repair],
+        sensors=[sensors.automation, sensors.run_failure, repair.gap_repair(settings)],
         resources={**handles(settings), **(resources or {})},
         executor=dg.in_process_executor,
     )

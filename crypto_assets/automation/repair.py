@@ -1,8 +1,9 @@
 """What fills holes by itself: runs for just the partitions that the gap ledger names, each asked for a bounded time.
 
 A gap is asked of the sources that have not answered for it, the cheapest first, and at most ``MAX_ATTEMPTS`` times; the
-attempt is noted before the run starts, so that no crash can ask once more. Whether it helped is for the ledger's own
-asset to say, which is part of every such run; of one that failed before that, and was the last, it is said here.
+attempt is noted before the run starts, so that no crash can ask once more, and only who holds the lake's lease asks.
+Whether it helped is for the ledger's own asset to say, which is part of every such run; of one that failed before that,
+and was the last, it is said here.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -16,8 +17,10 @@ import polars as pl
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
 from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered
 from crypto_assets.automation.jobs import refresh
+from crypto_assets.automation.schedules import held_elsewhere
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import raw
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
@@ -146,16 +149,27 @@ def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunReq
     )
 
 
-@dg.sensor(
-    name="gap_repair",
-    job=refresh,
-    minimum_interval_seconds=300,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks again for what the gap ledger says is missing and may still be had.",
-)
-def gap_repair(
-    context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
-) -> dg.SensorResult | dg.SkipReason:
+def gap_repair(settings: Settings) -> dg.SensorDefinition:
+    """The sensor. Of several installations that share a lake the one that holds its lease repairs, as it pulls."""
+
+    @dg.sensor(
+        name="gap_repair",
+        job=refresh,
+        minimum_interval_seconds=300,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks again for what the gap ledger says is missing and may still be had.",
+    )
+    def look(
+        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+    ) -> dg.SensorResult | dg.SkipReason:
+        if elsewhere := held_elsewhere(settings, clock):
+            return elsewhere
+        return _look(context, lake, clock)
+
+    return look
+
+
+def _look(context: dg.SensorEvaluationContext, lake: Lake, clock: Clock) -> dg.SensorResult | dg.SkipReason:
     """Runs for the open gaps, one set at a time: the next look is at what the last one left."""
     unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     runs = context.instance.get_runs(dg.RunsFilter(statuses=unfinished), limit=100)

@@ -69,7 +69,7 @@ def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefi
         description=f"What is due, by what the plans afford. Minutes between rounds: {told}.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        if elsewhere := _elsewhere(settings, clock):
+        if elsewhere := held_elsewhere(settings, clock):
             return elsewhere
         moment = context.scheduled_execution_time
         opens = moment.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -145,7 +145,7 @@ def daily_history(settings: Settings, clock: Clock | None = None) -> list[dg.Sch
         "not held yet, and what follows from it.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if elsewhere := _elsewhere(settings, clock):
+        if elsewhere := held_elsewhere(settings, clock):
             return elsewhere
         moment = context.scheduled_execution_time
         last: date = (moment - timedelta(days=1)).date()
@@ -189,7 +189,7 @@ def restatements(settings: Settings, clock: Clock | None = None) -> list[dg.Sche
         description="Compare the archive's checksums with those of the files that are held.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if elsewhere := _elsewhere(settings, clock):
+        if elsewhere := held_elsewhere(settings, clock):
             return elsewhere
         return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d} restatements")
 
@@ -210,7 +210,7 @@ def maintenance(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDe
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         # An installation that pulls nothing must not keep those from pulling that can.
-        if elsewhere := _elsewhere(settings, clock, takes=False):
+        if elsewhere := held_elsewhere(settings, clock, takes=False):
             return elsewhere
         return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d} maintenance")
 
@@ -223,7 +223,7 @@ def lease_length(settings: Settings) -> timedelta:
     return _LEASE_CADENCES * timedelta(minutes=minutes or _MINUTES_PER_DAY)
 
 
-def _elsewhere(settings: Settings, clock: Clock | None, *, takes: bool = True) -> dg.SkipReason | None:
+def held_elsewhere(settings: Settings, clock: Clock | None, *, takes: bool = True) -> dg.SkipReason | None:
     """Why this tick starts nothing: another installation holds the lease, or the store is out of reach or refuses.
 
     None where the lease is ours now, or, without ``takes``, where nobody else holds it. A pull whose answer cannot be

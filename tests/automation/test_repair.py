@@ -11,8 +11,11 @@ import polars as pl
 import pytest
 
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS
-from crypto_assets.automation.repair import REPAIR_TAG, requests
+from crypto_assets.automation.repair import REPAIR_TAG, gap_repair, requests
+from crypto_assets.resources import lease
+from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import raw
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.quality import GapLedger
@@ -73,3 +76,17 @@ def test_a_gap_whose_last_repair_failed_before_the_ledger_is_declared(lake: Lake
     told = gap(lake)
     assert (told["state"], told["closed_at"], told["attempts"]) == ("unrecoverable", NOW, MAX_ATTEMPTS)
     assert told["detail"] == "given up after 3 repairs, the last of which failed: nobody asked for all of it"
+
+
+def test_an_installation_that_does_not_hold_the_lease_repairs_nothing(lake: Lake, tmp_path: Path) -> None:
+    """Two sensors that looked at once asked for the same gap, and noted one attempt."""
+    clock = FixedClock(NOW)
+    note(lake)
+    other = lease.this_installation(tmp_path / "other")
+    lease.hold(lease.slot_of(lake.root, {}), other, clock, timedelta(hours=1))
+    sensor = gap_repair(Settings(lake_uri=lake.root, state_dir=tmp_path / "state"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        told = sensor(dg.build_sensor_context(instance=instance, resources={"lake": lake, "clock": clock}))
+    assert isinstance(told, dg.SkipReason)
+    assert "holds them until" in str(told.skip_message)
+    assert (gap(lake)["state"], gap(lake)["attempts"]) == ("open", 0)

@@ -103,6 +103,7 @@ def events() -> Events:
 @dataclass
 class House:
     sandbox: Sandbox
+    settings: Settings
     lake: Lake
     clock: FixedClock
     defs: dg.Definitions
@@ -126,7 +127,7 @@ class House:
             repository_def=self.defs.get_repository_def(),
             resources={"lake": self.lake, "clock": self.clock},
         )
-        told = gap_repair(context)
+        told = gap_repair(self.settings)(context)
         return list(told.run_requests or []) if isinstance(told, dg.SensorResult) else []
 
     def launch(self, request: dg.RunRequest) -> None:
@@ -156,7 +157,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         )
         defs = build_definitions(settings, {"lake": lake, "clock": clock, **resources})
         with dg.DagsterInstance.ephemeral() as instance:
-            yield House(sandbox, lake, clock, defs, instance)
+            yield House(sandbox, settings, lake, clock, defs, instance)
 
 
 @contextmanager
