@@ -3,7 +3,7 @@
 Belongs here: what is the same for every provider. Which endpoints there are is one module a provider beside this one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -23,6 +23,9 @@ from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.raw import RawAnswers
 from crypto_assets.tables.window import DAY, Window, contiguous, months
+
+# A live answer covers an instant.
+_INSTANT = timedelta(milliseconds=1)
 
 
 class PullConfig(dg.Config):
@@ -45,7 +48,7 @@ def live_asset(
     same table can still be asked of days that are over: they are filled with it, in one piece, instead.
     """
 
-    def body(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    def body(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None] | dg.AssetMaterialization]:
         lake, clock = _handed(context)
 
         def work(window: Window) -> Mapping[date, Mapping[str, int]]:
@@ -66,9 +69,10 @@ def live_asset(
                 yield from contiguous(day for day in days if day < today)
             yield from (Window.of_day(day) for day in days if past is None or day >= today)
 
-        yield from materialize(
+        steps = materialize(
             context, lake, contract, [], windows=windows, work=work, is_gate=False, is_divisible=past is None
         )
+        yield from _carried_on(context, contract, clock.now(), steps)
 
     return _raw_asset(contract, provider, body)
 
@@ -152,9 +156,12 @@ class History:
         """The Dagster asset. A subject that fails does not stop the others; the first error is raised at the end."""
         history = self
 
-        def body(context: dg.AssetExecutionContext, config: PullConfig) -> Iterator[dg.Output[None]]:
+        def body(
+            context: dg.AssetExecutionContext, config: PullConfig
+        ) -> Iterator[dg.Output[None] | dg.AssetMaterialization]:
             lake, clock = _handed(context)
             provider = getattr(context.resources, history.provider)
+            reached: set[date] = set()
 
             def work(window: Window) -> Mapping[date, Mapping[str, int]]:
                 subjects, begun = config.subjects or history.subjects(provider), clock.now()
@@ -164,15 +171,44 @@ class History:
                     )
                 finally:
                     # Dagster learns of days that nobody asked for too, or nothing would carry them further.
-                    for day in sorted(history.reached(lake, begun, window)):
+                    further = history.reached(lake, begun, window)
+                    reached.update(further)
+                    for day in sorted(further):
                         context.log_event(dg.AssetMaterialization(context.asset_key, partition=str(day)))
                 return {day: {"answers_of_the_run": n_landed} for day in window.days}
 
-            yield from materialize(
+            steps = materialize(
                 context, lake, history.contract, [], windows=contiguous, work=work, is_gate=False, is_divisible=False
             )
+            yield from _carried_on(context, history.contract, clock.now(), steps, reached)
 
         return _raw_asset(self.contract, self.provider, body)
+
+
+def _carried_on(
+    context: dg.AssetExecutionContext,
+    contract: type[RawAnswers],
+    begun: datetime,
+    steps: Iterator[dg.Output[None]],
+    reached: Set[date] = frozenset(),
+) -> Iterator[dg.Output[None] | dg.AssetMaterialization]:
+    """The steps; where they fail, the days are told of which something landed all the same.
+
+    The run is a failure, and nothing follows in it. But one venue that is down must not hold up the others: declarative
+    automation carries on what it is told of. It is yielded, for what a failing step has logged is lost.
+    """
+    try:
+        yield from steps
+    except dg.Failure:
+        asked = {date.fromisoformat(key) for key in context.partition_keys}
+        landed = context.resources.lake.scan(contract, Window.of_days(min(asked), max(asked))).filter(
+            pl.col("ingested_at") >= pl.lit(begun).dt.truncate("1ms"), pl.col("n_pages").is_not_null()
+        )
+        spans = landed.select("window_start_at", "window_end_at").unique().collect().rows()
+        days = {day for start, end in spans for day in Window(start, max(end, start + _INSTANT)).days}
+        for day in sorted(days & asked | reached):
+            yield dg.AssetMaterialization(context.asset_key, partition=str(day))
+        raise
 
 
 def _land_history(
