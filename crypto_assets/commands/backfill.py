@@ -156,7 +156,22 @@ def _announce(asks: Sequence[Ask], days: Sequence[date], n_assets: int, form: ou
     if form is output.Format.JSON:
         output.rows(({"kind": "plan", **row} for row in rows), form)
     elif rows and form is output.Format.TABLE:
-        output.table(rows, list(rows[0]), title="Plan")
+        # Eighty columns: days are those of all subjects, and credits are told where there are some.
+        shown = [
+            {
+                "raw": ask.table.removeprefix("raw."),
+                "of": len(ask.subjects),
+                "to ask": ask.n_days,
+                "held": ask.n_held,
+                "archive": ask.n_left,
+                "calls": ask.cost.calls,
+                **({"credits": ask.cost.credits} if cost.credits else {}),
+                "size": output.size(ask.cost.n_bytes),
+                "min": round(ask.seconds / 60, 1),
+            }
+            for ask in asks
+        ]
+        output.table(shown, list(shown[0]))
     output.note(told)
     if any(ask.n_left for ask in asks) and not any(ask.history.provider == "binance_archive" for ask in asks):
         output.note("days that Binance's archive has are left to raw/binance_klines: name trusted/candles to ask both")
