@@ -183,6 +183,10 @@ def _rolled(bars: pl.LazyFrame, interval: str) -> pl.LazyFrame:
     )
 
 
+# A tenth of what a Decimal(38, 18) holds.
+_HIGHEST_VWAP = 1e19
+
+
 def _whole_sum(name: str) -> pl.Expr:
     """The sum, or null where a part is unknown: the sum of the others would look like all."""
     return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum())
@@ -190,8 +194,11 @@ def _whole_sum(name: str) -> pl.Expr:
 
 def _finished(bars: pl.LazyFrame) -> pl.LazyFrame:
     """The columns that follow from the others."""
+    # A quotient that the type cannot hold would end the computation of every market: one absurd record has none.
+    ratio = pl.col("volume_quote").cast(pl.Float64) / pl.col("volume_base").cast(pl.Float64)
+    can_divide = (pl.col("volume_base") > 0) & (ratio < _HIGHEST_VWAP)
     return bars.with_columns(
-        vwap=pl.when(pl.col("volume_base") > 0).then(pl.col("volume_quote") / pl.col("volume_base")),
+        vwap=pl.when(can_divide).then(pl.col("volume_quote")) / pl.when(can_divide).then(pl.col("volume_base")),
         completeness=pl.col("n_obs") / pl.col("n_expected"),
         date=pl.col("opened_at").dt.date(),
         month=pl.col("opened_at").dt.date().dt.truncate("1mo"),

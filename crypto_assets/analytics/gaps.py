@@ -11,7 +11,7 @@ has none; where no answer covers it, nobody asked, or the one who was asked refu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,6 +38,7 @@ class Evidence:
         silent: the times at which no key of the key's group (its venue) has a row, by group; a group of one is none.
         group: the group of a key.
         sources: the raw tables that can be asked for a key, cheapest first.
+        refused: key, moment of records that were stated and quarantined.
     """
 
     answers: pl.DataFrame
@@ -46,6 +47,7 @@ class Evidence:
     silent: Mapping[str, frozenset[datetime]]
     group: Mapping[str, str]
     sources: Mapping[str, Sequence[str]]
+    refused: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"key": pl.String, "moment": UTC_TIME}))
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,10 @@ def ledger(
 def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Verdict:
     """Why the gap is there, from the answers that cover it."""
     key, start, end = gap["key"], gap["gap_start_at"], gap["gap_end_at"]
+    inside = pl.col("moment").is_between(pl.lit(start), pl.lit(end), closed="left")
+    if n_refused := len(evidence.refused.filter(pl.col("key") == key, inside)):
+        # To ask again would bring the same; a mended contract and crypto-assets quarantine replay bring them in.
+        return Verdict("provider_error", f"{n_refused} records of it are in quarantine", is_repairable=False)
     about = pl.col("window_start_at") < end, pl.col("window_end_at") > start
     answers = evidence.answers.filter(pl.col("key") == key, *about).sort("ingested_at")
     by_source = {name: part for (name,), part in answers.group_by("source", maintain_order=True)}

@@ -15,7 +15,7 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
-from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered
+from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered, unseen_days
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.automation.schedules import held_elsewhere
 from crypto_assets.resources.clock import Clock
@@ -27,8 +27,9 @@ from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.window import Window, contiguous
 
 REPAIR_TAG = "crypto_assets/repair"
-# Repairs are bulk work: some at a time leave the queue to the schedules.
-RUNS_AT_ONCE = 8
+# Repairs are bulk work: some at a time leave the queue to the schedules. Gaps are counted and not runs: one that takes
+# several must not be noted as asked for while some of its days were not.
+GAPS_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,14 @@ def _source(
 def requests(
     lake: Lake, keys_of: Mapping[type[raw.RawAnswers], Iterable[dg.AssetKey]], now: datetime
 ) -> Iterator[dg.RunRequest]:
-    """Note the attempts and ask for the runs, at most ``RUNS_AT_ONCE``.
+    """Note the attempts and ask for the runs of the oldest ``GAPS_AT_ONCE`` gaps of each table.
 
     ``keys_of`` are the assets of each source that there is, with all that follows from it; a source of a provider that
     is absent is not asked, and costs no attempt.
     """
-    n_asked = 0
     for spine in SPINES:
         _give_up(lake, spine, now)
-        for repair, gaps in repairs(lake, spine, candidates(lake, spine), keys_of):
-            if n_asked == RUNS_AT_ONCE:
-                return
-            n_asked += 1
+        for repair, gaps in repairs(lake, spine, candidates(lake, spine).head(GAPS_AT_ONCE), keys_of):
             run_key = f"{repair.source.table.full_name} {repair.window} {now:%Y-%m-%dT%H:%M:%SZ}"
             noted = gaps.with_columns(
                 attempts=pl.col("attempts") + 1, state=pl.lit("queued"), run_id=pl.lit(run_key, pl.String)
@@ -134,18 +131,29 @@ def _give_up(lake: Lake, spine: Spine, now: datetime) -> None:
         lake.merge(GapLedger, ended, delete_missing=False)
 
 
+def looks(lake: Lake, now: datetime) -> Iterator[dg.RunRequest]:
+    """Runs of the ledger alone, for days that no run has looked at."""
+    key = dg.AssetKey(list(GapLedger.table.path))
+    days = sorted({day for spine in SPINES for day in unseen_days(lake, spine, now)})
+    for window in contiguous(days):
+        tags = {REPAIR_TAG: "look", **_span(window)}
+        yield dg.RunRequest(run_key=f"look {window} {now:%Y-%m-%d}", asset_selection=[key], tags=tags)
+
+
+def _span(window: Window) -> dict[str, str]:
+    return {
+        "dagster/asset_partition_range_start": str(window.days[0]),
+        "dagster/asset_partition_range_end": str(window.days[-1]),
+    }
+
+
 def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunRequest:
-    days = repair.window.days
     step = "__".join(repair.source.table.path)
     return dg.RunRequest(
         run_key=run_key,
         asset_selection=keys,
         run_config={"ops": {step: {"config": {"subjects": list(repair.subjects), "again": True}}}},
-        tags={
-            REPAIR_TAG: repair.source.table.full_name,
-            "dagster/asset_partition_range_start": str(days[0]),
-            "dagster/asset_partition_range_end": str(days[-1]),
-        },
+        tags={REPAIR_TAG: repair.source.table.full_name, **_span(repair.window)},
     )
 
 
@@ -171,7 +179,12 @@ def gap_repair(settings: Settings) -> dg.SensorDefinition:
 
 def _look(context: dg.SensorEvaluationContext, lake: Lake, clock: Clock) -> dg.SensorResult | dg.SkipReason:
     """Runs for the open gaps, one set at a time: the next look is at what the last one left."""
-    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    unfinished = [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
     runs = context.instance.get_runs(dg.RunsFilter(statuses=unfinished), limit=100)
     if any(REPAIR_TAG in run.tags for run in runs):
         return dg.SkipReason("repairs are under way")
@@ -185,5 +198,5 @@ def _look(context: dg.SensorEvaluationContext, lake: Lake, clock: Clock) -> dg.S
         if key in present:
             chain = dg.AssetSelection.assets(key)
             keys_of[source] = (chain | chain.downstream()).resolve(graph)
-    asked = list(requests(lake, keys_of, clock.now()))
+    asked = list(looks(lake, clock.now())) or list(requests(lake, keys_of, clock.now()))
     return dg.SensorResult(run_requests=asked) if asked else dg.SkipReason("no gap can be repaired")

@@ -41,7 +41,7 @@ class Venue:
         page, trades_page: most candles and trades of an answer; None: what ccxt says.
         named: its name of a market, of base and quote; None: its own listing is asked, once a connection.
         newest_only: whether it serves the newest ``page`` candles and nothing before.
-        omits_quiet: whether it has no candle for a time without trades.
+        omits_quiet: whether it is known to have no candle for a time without trades; elsewhere a missing one is a gap.
         further: what its candles say besides the six usual numbers: our column, and the place in the record.
         stated_at: the field of its ticker that says when it was made.
         words: what its own error texts mean where ccxt does not know them.
@@ -53,7 +53,7 @@ class Venue:
     trades_page: int | None = None
     named: Callable[[str, str], str] | None = None
     newest_only: bool = False
-    omits_quiet: bool = True
+    omits_quiet: bool = False
     further: Mapping[str, int] = field(default_factory=dict)
     stated_at: str | None = None
     words: Mapping[bytes, Outcome] = field(default_factory=dict)
@@ -69,7 +69,6 @@ VENUES: Mapping[str, Venue] = {
         page=1000,
         trades_page=1000,
         named=lambda base, quote: base + quote,
-        omits_quiet=False,
         further={"volume_quote": 7, "n_trades": 8, "taker_buy_base": 9, "taker_buy_quote": 10},
         stated_at="closeTime",
     ),
@@ -81,7 +80,6 @@ VENUES: Mapping[str, Venue] = {
         trades_page=1000,
         named=lambda base, quote: _KRAKEN_TICKERS.get(base, base) + _KRAKEN_TICKERS.get(quote, quote),
         newest_only=True,
-        omits_quiet=False,
         further={"n_trades": 7},
         words={
             b"Unknown asset pair": Outcome.NOT_FOUND,
@@ -96,6 +94,7 @@ VENUES: Mapping[str, Venue] = {
         page=300,
         trades_page=1000,
         named=lambda base, quote: f"{base}-{quote}",
+        omits_quiet=True,
         stated_at="time",
     ),
 }

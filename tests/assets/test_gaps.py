@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from crypto_assets.assets.quality.gaps import CANDLES, find_gaps
+from crypto_assets.assets.quality.gaps import CANDLES, find_gaps, unseen_days
 from crypto_assets.resources.lake import Lake
-from crypto_assets.tables import trusted
+from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import polars_schema
-from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.quality import GapLedger, Quarantine
 from crypto_assets.tables.window import Window
+
+RowsOf = Callable[..., pl.DataFrame]
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NOW = datetime(2025, 2, 20, tzinfo=UTC)
@@ -82,3 +84,45 @@ def test_thousands_of_known_gaps_are_followed(lake: Lake) -> None:
     assert (len(known), known["n_missing"].unique().to_list()) == (2880, [1])
     lake.merge(GapLedger, known, delete_missing=False)
     assert find_gaps(lake, CANDLES, window, NOW).is_empty()
+
+
+def answered(lake: Lake, rows_of: RowsOf, market: str, day: int, pull_id: str) -> None:
+    """A complete answer of the venue for a day."""
+    told = {"pull_id": pull_id, "subject": f"{market} 1h", "outcome": "ok", "n_pages": 1, "ingested_at": NOW}
+    told |= {"window_start_at": at(day), "window_end_at": at(day + 1), "date": at(day).date()}
+    lake.append(raw.RawExchangeCandles, rows_of(raw.RawExchangeCandles, told), app=pull_id, version=1)
+
+
+@pytest.mark.parametrize("market", ["kraken:BTC/USD", "coinbase:BTC/USD"])
+def test_candles_that_were_stated_and_refused_are_no_quiet_time(lake: Lake, rows_of: RowsOf, market: str) -> None:
+    hold(lake, candles(market, "1h", *(t for t in spine(at(3), at(4), HOUR) if t.hour not in (5, 6))))
+    answered(lake, rows_of, market, 3, "p")
+    refused = [
+        {"table_name": "trusted.candles", "pull_id": "p", "position": h, "observed_at": at(3, h)} for h in (5, 6)
+    ]
+    frame = rows_of(Quarantine, *({**row, "date": at(3).date()} for row in refused))
+    lake.replace(Quarantine, frame, Window.of_day(at(3).date()), where={"table_name": "trusted.candles"})
+    (told,) = find_gaps(lake, CANDLES, Window(at(3), at(4)), NOW).to_dicts()
+    assert (told["gap_start_at"], told["gap_end_at"], told["cause"]) == (at(3, 5), at(3, 7), "provider_error")
+    assert told["detail"] == "2 records of it are in quarantine"
+
+
+@pytest.mark.parametrize(("venue", "n_gaps"), [("coinbase", 0), ("kraken", 1), ("okx", 1)])
+def test_only_a_venue_that_is_known_to_omit_quiet_times_is_believed_to(
+    lake: Lake, rows_of: RowsOf, venue: str, n_gaps: int
+) -> None:
+    market = f"{venue}:BTC/USD"
+    hold(lake, candles(market, "1h", *(t for t in spine(at(3), at(4), HOUR) if t.hour != 5)))
+    answered(lake, rows_of, market, 3, "p")
+    assert len(find_gaps(lake, CANDLES, Window(at(3), at(4)), NOW)) == n_gaps
+
+
+def test_days_that_no_run_has_looked_at_are_known_until_one_has(lake: Lake) -> None:
+    market = "kraken:BTC/USD"
+    hold(lake, candles(market, "1h", *spine(at(3), at(5), HOUR), *spine(at(17), at(19), HOUR)))
+    days = [at(day).date() for day in range(5, 17)]
+    assert unseen_days(lake, CANDLES, NOW) == days
+    found = find_gaps(lake, CANDLES, Window.of_days(days[0], days[-1]), NOW)
+    assert found.select("gap_start_at", "gap_end_at", "cause").rows() == [(at(5), at(17), "our_downtime")]
+    lake.merge(GapLedger, found, delete_missing=False)
+    assert unseen_days(lake, CANDLES, NOW) == []

@@ -90,3 +90,22 @@ def test_an_installation_that_does_not_hold_the_lease_repairs_nothing(lake: Lake
     assert isinstance(told, dg.SkipReason)
     assert "holds them until" in str(told.skip_message)
     assert (gap(lake)["state"], gap(lake)["attempts"]) == ("open", 0)
+
+
+def test_a_gap_over_more_days_than_one_run_is_asked_for_whole(lake: Lake) -> None:
+    """Two markets that miss every other day make runs of single days: none of a noted gap may be left out."""
+    for key, first in (("kraken:BTC/USD 1m", 1), ("kraken:ETH/USD 1m", 2)):
+        for day in range(first, 21, 2):
+            start = datetime(2025, 1, day, tzinfo=UTC)
+            end = start + timedelta(days=1)
+            note(lake, key=key, gap_start_at=start, gap_end_at=end, date=start.date())
+    whole = datetime(2025, 1, 1, tzinfo=UTC)
+    note(lake, key="kraken:SOL/USD 1m", gap_start_at=whole, gap_end_at=whole + timedelta(days=20), date=whole.date())
+    asked = list(requests(lake, REST, NOW))
+    days = [
+        date.fromisoformat(request.tags["dagster/asset_partition_range_start"])
+        for request in asked
+        if "kraken:SOL/USD 1m" in request.run_config["ops"]["raw__exchange_candles"]["config"]["subjects"]
+    ]
+    assert sorted(days) == [date(2025, 1, day) for day in range(1, 21)]
+    assert set(lake.read(GapLedger)["attempts"]) == {1}

@@ -1,7 +1,7 @@
 """The gap ledger as an asset: after each run, what is missing in its days, why, and what became of known gaps."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -16,14 +16,14 @@ from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import UTC_TIME, Contract, moment
-from crypto_assets.tables.quality import GapLedger
+from crypto_assets.tables.quality import GapLedger, Quarantine
 from crypto_assets.tables.trusted import INTERVALS
 from crypto_assets.tables.window import DAY, Window
 
 # A candle that ended less than this ago may still be on its way.
 PATIENCE = timedelta(minutes=10)
 # A key that has rows so shortly before and after a window belongs into it, though nothing of it is there.
-NEARBY = 7 * DAY
+NEARBY = 31 * DAY
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
     held = _held(lake, spine, whole)
     answers = answers_about(lake, spine, whole)
     keys = sorted({*held["key"], *answers["key"], *known_rows["key"], *_expected(lake, spine, window)})
+    refused = _refused(lake, spine, answers, whole)
     changed = [known_rows.clear()]
     for every, group in _by_step(spine, keys).items():
         of_group = held.filter(pl.col("key").is_in(group))
@@ -111,14 +112,31 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
             continue
         moments = missing(group, of_group, Window(whole.start, over), every)
         rows = known_rows.filter(pl.col("key").is_in(group))
-        moments = moments.filter(~_within(moments, _quiet(answers, [key for key in group if spine.omits_quiet(key)])))
+        quiet = _within(moments, _quiet(answers, [key for key in group if spine.omits_quiet(key)]))
+        is_refused = moments.select(pl.struct("key", "moment").is_in(refused.to_struct().implode())).to_series()
+        moments = moments.filter(~quiet | is_refused)
         # Outside the asked days only known gaps count: nobody looked for new ones there.
         inside = moments["moment"].is_between(window.start, window.end, closed="left")
         gaps = rows.select("key", start="gap_start_at", end="gap_end_at")
         moments = moments.filter(inside | _within(moments, gaps))
-        evidence = _evidence(lake, spine, group, answers, moments)
+        evidence = replace(_evidence(lake, spine, group, answers, moments), refused=refused)
         changed.append(ledger(spine.contract.table.full_name, rows, moments, every=every, evidence=evidence, now=now))
     return pl.concat(changed)
+
+
+def unseen_days(lake: Lake, spine: Spine, now: datetime) -> list[date]:
+    """The days of the last ``NEARBY`` without any row, between days that have some, that no gap is known of.
+
+    Nobody ran for them, or a run would have noted them: an installation was off for longer than histories look back.
+    """
+    window = Window(now - NEARBY, now)
+    held = set(lake.scan(spine.contract, window).select(pl.col("date").unique()).collect()["date"])
+    if not held:
+        return []
+    name = spine.contract.table.full_name
+    known = lake.scan(GapLedger).filter(table_name=name).select("gap_start_at", "gap_end_at").collect()
+    noted = {day for start, end in known.iter_rows() for day in Window(start, end).days}
+    return [day for day in window.days if min(held) < day < max(held) and day not in held | noted]
 
 
 def _held(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
@@ -146,12 +164,21 @@ def answers_about(lake: Lake, spine: Spine, window: Window) -> pl.DataFrame:
                 "outcome",
                 "detail",
                 "ingested_at",
+                "pull_id",
                 key=spine.subject,
                 source=pl.lit(source.table.full_name),
                 is_complete=pl.col("n_pages").is_not_null(),
             ).collect()
         )
     return pl.concat(found).unique(maintain_order=True)
+
+
+def _refused(lake: Lake, spine: Spine, answers: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """``key, moment`` of the window's records that were stated and are in quarantine."""
+    held = lake.scan(Quarantine, window).filter(table_name=spine.contract.table.full_name)
+    refused = held.select("pull_id", moment="observed_at").unique().collect()
+    of_pull = answers.select("pull_id", "key").unique()
+    return refused.join(of_pull, "pull_id").select("key", "moment").unique()
 
 
 def has_answered(answers: pl.DataFrame, source: type[raw.RawAnswers], gap: Mapping[str, Any]) -> bool:
