@@ -106,6 +106,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
         common = {
             "PYTHONPATH": str(ROOT),
             "CRYPTO_ASSETS_LAKE_URI": str(folder / "lake"),
+            "CRYPTO_ASSETS_PROVIDERS": "coincap",
             "CRYPTO_ASSETS_COINCAP_BASE_URL": sandbox.v2,
             "CRYPTO_ASSETS_COINCAP_CALLS_PER_MINUTE": "100000",
             AHEAD: str(folder / "ahead"),

@@ -69,6 +69,7 @@ def test_hostile_ids_of_a_provider_end_in_quarantine_and_name_no_file(tmp_path: 
         "asset_snapshots",
         "quality",
         "quarantine",
+        "revision_ledger",
         "date=2026-10-01",
         "table_name=trusted.asset_snapshots",
         "_delta_log",

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_assets.automation.schedules import live
+from crypto_assets.definitions import build_definitions
 from crypto_assets.partitions import DAILY
 from crypto_assets.providers import coincap
 from crypto_assets.providers.answers import Pull
@@ -236,14 +237,21 @@ def test_a_day_without_any_pull_is_a_named_gap_and_stops_no_other_day(market: Ch
 )
 def test_a_late_tick_is_of_the_day_it_was_scheduled_for(tmp_path: Path) -> None:
     settings = Settings(
-        lake_uri=str(tmp_path / "lake"), coincap_base_url="http://127.0.0.1:1/v2", state_dir=tmp_path / "state"
+        lake_uri=str(tmp_path / "lake"),
+        coincap_base_url="http://127.0.0.1:1/v2",
+        state_dir=tmp_path / "state",
+        providers=("coincap",),
     )
+    repository = build_definitions(settings).get_repository_def()
     (schedule,) = live(settings)
     scheduled = datetime(2026, 10, 1, 23, 55, tzinfo=UTC)
 
     # A schedule asks its instance what is under way, and for that the instance must be one that is kept.
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        told: Any = schedule(dg.build_schedule_context(instance=instance, scheduled_execution_time=scheduled))
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=scheduled, repository_def=repository
+        )
+        told: Any = schedule(context)
 
     requests = [told] if isinstance(told, dg.RunRequest) else [r for r in told if isinstance(r, dg.RunRequest)]
     assert [(request.partition_key, request.run_key) for request in requests] == [("2026-10-01", "2026-10-01T23:55Z")]
