@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from crypto_assets.assets.trusted import facts
 from crypto_assets.commands import quarantine
-from crypto_assets.providers import coincap
 from crypto_assets.tables import quality, raw, refined, trusted
 from crypto_assets.tables.conform import Records
 from tests.chain import at, chain
@@ -17,7 +17,7 @@ from tests.chain import at, chain
 def test_replay_releases_what_a_mended_parser_can_read_and_carries_it_downstream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parse = coincap.parse_assets
+    parse = facts.PARSERS[trusted.AssetSnapshots][raw.RawCoincapAssets]
 
     def broken(answers: pl.DataFrame) -> Records:
         """A parser that reads bitcoin's price with the wrong sign."""
@@ -28,7 +28,7 @@ def test_replay_releases_what_a_mended_parser_can_read_and_carries_it_downstream
     with chain(tmp_path) as c:
         c.pull(at(1, 12), [raw.RawCoincapAssets])
         with monkeypatch.context() as patch:
-            patch.setattr(coincap, "parse_assets", broken)
+            patch.setitem(facts.PARSERS[trusted.AssetSnapshots], raw.RawCoincapAssets, broken)  # type: ignore[arg-type]
             assert c.run(at(1).date(), select=[trusted.AssetSnapshots, refined.AssetHourly]).success
         refused = c.lake.read(quality.Quarantine)
         assert refused.height == 1

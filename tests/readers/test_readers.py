@@ -88,7 +88,8 @@ def _write(lake: Lake, rows_of: RowsOf) -> None:
         lake.replace(Quarantine, rows_of(Quarantine, *refused), window, where={"table_name": name})
         shares = {"opened_at": moment.replace(minute=0, second=0, microsecond=0), "available_at": moment}
         lake.replace(MarketOverview, rows_of(MarketOverview, shares), window)
-        gap = {"table_name": f"t-{moment:%f}", "date": moment.date(), "closed_at": None if moment.hour else moment}
+        gap = {"table_name": f"t-{moment:%f}", "date": moment.date(), "gap_start_at": moment}
+        gap["closed_at"] = None if moment.hour else moment
         lake.merge(GapLedger, rows_of(GapLedger, gap), delete_missing=False)
     for i, body in enumerate(BODIES):
         pull = {"pull_id": f"p{i}", "body": body, "date": EDGES[0].date(), "detail": None if i % 2 else NAMES[i]}
