@@ -107,35 +107,24 @@ def _closes(bars: pl.LazyFrame, names: pl.LazyFrame) -> pl.LazyFrame:
 
 def _snapshots(hours: pl.LazyFrame) -> pl.LazyFrame:
     """Each provider's last snapshot price of the day."""
-    return (
+    last = (
         hours.filter(pl.col("close_usd") > 0)
         .sort("observed_at")
         .unique(["provider", "asset_id", "date"], keep="last", maintain_order=True)
-        .with_columns(
-            source="provider",
-            market_id=_NO_TEXT,
-            price_usd="close_usd",
-            peg_bps=_NO_NUMBER,
-            is_close=pl.lit(value=True),
-        )
-        .select(_SOURCE)
     )
+    return _of_providers(last, is_close=True)
 
 
 def _history(days: pl.LazyFrame) -> pl.LazyFrame:
     """A history's price of the day, which is not one of its end."""
-    return (
-        days.filter(pl.col("source_kind") == "history", pl.col("close_usd") > 0)
-        .with_columns(
-            source="provider",
-            market_id=_NO_TEXT,
-            price_usd="close_usd",
-            peg_bps=_NO_NUMBER,
-            is_close=pl.lit(value=False),
-            observed_at=pl.col("date").cast(UTC_TIME),
-        )
-        .select(_SOURCE)
-    )
+    stated = days.filter(pl.col("source_kind") == "history", pl.col("close_usd") > 0)
+    return _of_providers(stated.with_columns(observed_at=pl.col("date").cast(UTC_TIME)), is_close=False)
+
+
+def _of_providers(rows: pl.LazyFrame, *, is_close: bool) -> pl.LazyFrame:
+    """Providers' own prices in USD as sources: of no market, and converted from nothing."""
+    told = rows.with_columns(source="provider", market_id=_NO_TEXT, price_usd="close_usd", peg_bps=_NO_NUMBER)
+    return told.with_columns(is_close=pl.lit(is_close)).select(_SOURCE)
 
 
 def _fresh(sources: pl.DataFrame) -> pl.DataFrame:

@@ -53,11 +53,9 @@ def _well_formed(case: Case) -> Finding:
     return Finding(failing.is_empty(), f"{len(failing)} of {len(case.rows)} bars broken", expected, picked)
 
 
-def _rolled_up(interval: str) -> Callable[[Case], Finding]:
+def _rolled_up(interval: str, finer: type[Contract]) -> Callable[[Case], Finding]:
     """Bars made of shorter ones say what those say now, for someone may have computed those again without these."""
-    step = STEPS[interval]
-    own = [f"candles_{stated}" for stated in step.candles]
-    finer = BARS[step.finer or "1m"]
+    own = [f"candles_{stated}" for stated in STEPS[interval].candles]
 
     def judge(case: Case) -> Finding:
         window = buckets_of(case.contract, case.window)
@@ -234,7 +232,8 @@ def _bar_checks(interval: str) -> tuple[Check, ...]:
     finer = STEPS[interval].finer
     if finer is not None:
         told = f"Bars agree with those of {finer}."
-        checks.append(_check(Severity.ERROR, "rolled_up", told, _rolled_up(interval), BARS[finer]))
+        shorter = BARS[finer]
+        checks.append(_check(Severity.ERROR, "rolled_up", told, _rolled_up(interval, shorter), shorter))
     if interval == "1m":
         told = "Minutes made of trades equal the venue's candles."
         checks.append(_check(Severity.WARNING, "agree_with_candles", told, _agree_with_candles, trusted.Candles))

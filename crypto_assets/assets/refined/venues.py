@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import polars as pl
 
 from crypto_assets.analytics import candles, consensus, identity
@@ -14,39 +15,16 @@ def ohlcv_1m(trades: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
     return candles.minutes(trades, stated)
 
 
-@lake_asset(refined.Ohlcv5m, refined.Ohlcv1m, trusted.Candles)
-def ohlcv_5m(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("5m", finer, stated)
+def _rolled(interval: str, finer: str) -> dg.AssetsDefinition:
+    """The asset of the bars of one length, of the bars of a finer one and the candles that venues state."""
+
+    def bars(shorter: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
+        return candles.rolled(interval, shorter, stated)
+
+    return lake_asset(refined.BARS[interval], refined.BARS[finer], trusted.Candles)(bars)
 
 
-@lake_asset(refined.Ohlcv15m, refined.Ohlcv5m, trusted.Candles)
-def ohlcv_15m(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("15m", finer, stated)
-
-
-@lake_asset(refined.Ohlcv1h, refined.Ohlcv15m, trusted.Candles)
-def ohlcv_1h(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("1h", finer, stated)
-
-
-@lake_asset(refined.Ohlcv4h, refined.Ohlcv1h, trusted.Candles)
-def ohlcv_4h(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("4h", finer, stated)
-
-
-@lake_asset(refined.Ohlcv1d, refined.Ohlcv4h, trusted.Candles)
-def ohlcv_1d(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("1d", finer, stated)
-
-
-@lake_asset(refined.Ohlcv1w, refined.Ohlcv1d, trusted.Candles)
-def ohlcv_1w(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("1w", finer, stated)
-
-
-@lake_asset(refined.Ohlcv1mo, refined.Ohlcv1d, trusted.Candles)
-def ohlcv_1mo(finer: pl.LazyFrame, stated: pl.LazyFrame) -> pl.LazyFrame:
-    return candles.rolled("1mo", finer, stated)
+ohlcv = [_rolled(interval, step.finer) for interval, step in candles.STEPS.items() if step.finer]
 
 
 # Two days: just after midnight a market's newest quote is of the day before.
