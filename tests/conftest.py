@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, lakes on a directory and on S3, recorded answers, rows of a contract."""
+"""What all tests share: hypothesis profiles, lakes on a directory and on S3, a market, recorded answers, rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 from hypothesis import settings
 
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.sandbox import Events, Sandbox, serve
 from crypto_assets.tables import Contract
 from crypto_assets.tables.contract import MONEY, UTC_TIME, fields, polars_schema
 
@@ -72,6 +74,36 @@ def recorded() -> Path:
 def lake(tmp_path: Path) -> Lake:
     """An empty lake in a directory; its retries wait for nothing."""
     return Lake(str(tmp_path / "lake"), run_id="run-1", clock=FixedClock(NOON))
+
+
+@pytest.fixture(scope="module")
+def served(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """The module's ``MARKET`` on loopback; a test asks for ``sandbox``."""
+    with serve(request.module.MARKET) as listening:
+        yield listening
+
+
+@pytest.fixture
+def sandbox(served: Sandbox, request: pytest.FixtureRequest) -> Sandbox:
+    """The module's ``MARKET`` at its ``NOW``; what the test before had set or called is forgotten."""
+    served.set_now(request.module.NOW)
+    served.set_faults([])
+    served.set_events(Events())
+    served.state.limits.clear()
+    served.forget_calls()
+    return served
+
+
+@pytest.fixture
+def clock(request: pytest.FixtureRequest) -> FixedClock:
+    """The module's ``NOW``, which stands still."""
+    return FixedClock(request.module.NOW)
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

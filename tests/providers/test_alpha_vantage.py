@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import pytest
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.errors import UsageError
 from crypto_assets.providers import alpha_vantage
 from crypto_assets.providers.alpha_vantage import PROVIDER, AlphaVantage, classify, ending, opening
@@ -25,15 +24,16 @@ from crypto_assets.providers.answers import Pull, raw_rows
 from crypto_assets.resources.budget import BudgetExhausted
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.http import Answer, Outcome
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 from crypto_assets.tables import trusted
 from crypto_assets.tables.conform import Settled, settle
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
-from tests.conftest import RECORDED
+from tests.loopback import speaking
 
 JSON = {"content-type": "application/json"}
 NOW = dt.datetime(2026, 10, 14, 12, 34, 56, tzinfo=dt.UTC)
+MARKET = Market(7)
 ALL_TIME = Window.of_days(dt.date(2009, 1, 3), dt.date(2030, 1, 1))
 KEY = "CANARY-Key-77aa10b2c3d4"
 LIMIT = "our standard API rate limit is 25 requests per day. Please subscribe to any of the premium plans"
@@ -153,11 +153,9 @@ def test_a_status_that_the_provider_never_sends_is_named_all_the_same(status: in
 
 
 @pytest.mark.recorded
-def test_every_recorded_error_is_named() -> None:
-    path = RECORDED / "alpha_vantage" / "errors_http200.json"
-    if not path.exists():
-        pytest.skip("no recorded answers here")
-    found = {e["kind"]: classify(200, JSON, json.dumps(e["body"]).encode()) for e in json.loads(path.read_bytes())}
+def test_every_recorded_error_is_named(recorded: Path) -> None:
+    told = json.loads((recorded.parent / "alpha_vantage" / "errors_http200.json").read_bytes())
+    found = {error["kind"]: classify(200, JSON, json.dumps(error["body"]).encode()) for error in told}
     assert {kind: verdict.outcome for kind, verdict in found.items()} == {
         "demo_key": Outcome.DENIED,
         "daily_limit_2024+": Outcome.QUOTA_EXHAUSTED,
@@ -401,13 +399,6 @@ def test_an_answer_counts_for_its_own_window_only() -> None:
 OLD_STYLE = "old_style_2017-2021"
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    if not (RECORDED / "alpha_vantage").is_dir():
-        pytest.skip("no recorded answers here: set RECORDED_DATA to their folder")
-    return RECORDED / "alpha_vantage"
-
-
 @pytest.mark.recorded
 @pytest.mark.parametrize(
     ("name", "market", "observed_at", "price"),
@@ -421,9 +412,9 @@ def folder() -> Path:
         ),
     ],
 )
-def test_recorded_rates_become_quotes(folder: Path, name: str, market: str, observed_at: str, price: str) -> None:
+def test_recorded_rates_become_quotes(recorded: Path, name: str, market: str, observed_at: str, price: str) -> None:
     at = dt.datetime.fromisoformat(observed_at).replace(tzinfo=dt.UTC)
-    body = (folder / f"{name}.json").read_bytes()
+    body = (recorded.parent / "alpha_vantage" / f"{name}.json").read_bytes()
     assert classify(200, JSON, body).outcome is Outcome.OK
     result = quotes(body, at=at + dt.timedelta(seconds=30))
     row = result.rows.row(0, named=True)
@@ -474,10 +465,10 @@ def test_recorded_rates_become_quotes(folder: Path, name: str, market: str, obse
     ],
 )
 def test_recorded_series_become_candles(
-    folder: Path, name: str, interval: str, market: str, opens: str, ohlcv: tuple[str, ...]
+    recorded: Path, name: str, interval: str, market: str, opens: str, ohlcv: tuple[str, ...]
 ) -> None:
     """The one point of each, which is dropped as unfinished on its day, and taken when its bucket is long over."""
-    body = (folder / f"{name}.json").read_bytes()
+    body = (recorded.parent / "alpha_vantage" / f"{name}.json").read_bytes()
     assert classify(200, JSON, body).outcome is Outcome.OK
     begins = dt.datetime.fromisoformat(opens).replace(tzinfo=dt.UTC)
     assert candles(body, at=begins + dt.timedelta(minutes=4)).rows.is_empty()
@@ -489,28 +480,14 @@ def test_recorded_series_become_candles(
 # ---- asking, against the sandbox ----
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(Market(7)) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
 @contextmanager
 def asking(
     sandbox: Sandbox, home: Path, *, key: str | None, clock: FixedClock | None = None, **asked: Any
 ) -> Iterator[AlphaVantage]:
     told = {"pairs": ["BTC/USD", "ETH/USD"], "intervals": ["1m"], **asked}
-    urls = provider_urls(PROVIDER, sandbox.url)
-    with connected(PROVIDER, home, clock or FixedClock(NOW), urls=urls, key=key, asked=told, is_local=True) as opened:
-        yield cast("AlphaVantage", opened)
+    clock = clock or FixedClock(NOW)
+    with speaking(PROVIDER, AlphaVantage, sandbox.url, home, clock, key=key, asked=told) as opened:
+        yield opened
 
 
 def n_calls(sandbox: Sandbox) -> int:
@@ -523,8 +500,7 @@ def test_rates_are_asked_a_call_a_pair_and_cover_refresh_to_arrival(sandbox: San
     assert [pull.subject for pull in pulls] == ["BTC/USD", "ETH/USD"]
     assert all(pull.is_complete and pull.window[0] <= pull.observed_at < pull.window[1] for pull in pulls)
     result = settled(trusted.Quotes, raw_rows(pulls))
-    market = Market(7)
-    truth = [market.price(asset, NOW) for asset in ("bitcoin", "ethereum")]
+    truth = [MARKET.price(asset, NOW) for asset in ("bitcoin", "ethereum")]
     assert [float(price) for price in result.rows["exchange_rate"]] == pytest.approx(truth, rel=1e-9)
 
 
@@ -542,10 +518,10 @@ def test_series_are_the_markets_truth_in_either_key_style(
     assert set(rows["market_id"]) == {f"alpha_vantage:{pair}"}
     assert len(rows) == {"1d": 999, "1w": 142, "1mo": 32}[interval]
     assert pull.window[1] == opening(now, interval)
-    market, (base, quote) = Market(7), {"BTC": ("bitcoin", None), "ETH": ("ethereum", "euro")}[pair[:3]]
+    base, quote = {"BTC": ("bitcoin", None), "ETH": ("ethereum", "euro")}[pair[:3]]
     for row in (rows.row(0, named=True), rows.row(-1, named=True)):
         for price, moment in (("open", row["opened_at"]), ("close", ending(row["opened_at"], interval))):
-            truth = (market.price(base, moment) or 0) / ((market.price(quote, moment) or 1) if quote else 1)
+            truth = (MARKET.price(base, moment) or 0) / ((MARKET.price(quote, moment) or 1) if quote else 1)
             assert float(row[price]) == pytest.approx(truth, rel=1e-9)
     opens, ends = rows["opened_at"].to_list(), [ending(at, interval) for at in rows["opened_at"]]
     assert opens[1:] == ends[:-1]
@@ -673,12 +649,11 @@ def test_the_26th_call_of_a_day_is_made_by_nobody_after_any_restart(sandbox: San
 def _greedy(url: str, home: Path, minutes: int) -> None:
     """A process that asks as often as it may, in a day that lasts a moment."""
     clock = FixedClock(NOW + dt.timedelta(minutes=minutes))
-    urls = {"alpha_vantage": f"{url}/alpha_vantage"}
     told = {"pairs": ["BTC/USD"]}
-    with connected(PROVIDER, home, clock, urls=urls, key="premium-key-4", asked=told, is_local=True) as opened:
+    with speaking(PROVIDER, AlphaVantage, url, home, clock, key="premium-key-4", asked=told) as av:
         for _ in range(40):
             try:
-                cast("AlphaVantage", opened).rate("BTC/USD")
+                av.rate("BTC/USD")
             except BudgetExhausted:
                 return
             clock.sleep(13)

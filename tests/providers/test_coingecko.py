@@ -12,48 +12,28 @@ from typing import Any
 import polars as pl
 import pytest
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.providers import coingecko
 from crypto_assets.providers.answers import Pull, field_names, raw_rows
 from crypto_assets.providers.coingecko import PROVIDER, CoinGecko, classify
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.http import Answer, Outcome
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 from crypto_assets.tables import trusted
 from crypto_assets.tables.conform import Settled, settle
 from crypto_assets.tables.contract import MONEY, fields
 from crypto_assets.tables.window import Window
+from tests.loopback import speaking
 
 NOW = dt.datetime(2026, 10, 14, 12, 34, 56, tzinfo=dt.UTC)
+MARKET = Market(7, n_assets=300)
 JSON = {"content-type": "application/json; charset=utf-8"}
 HTML = {"content-type": "text/html; charset=UTF-8"}
 LIMITED = b'{"status":{"error_code":429,"error_message":"You\'ve exceeded the Rate Limit. Please visit ..."}}'
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(Market(7, n_assets=300)) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
-
-
 @pytest.fixture
 def provider(sandbox: Sandbox, tmp_path: Path, clock: FixedClock) -> Iterator[CoinGecko]:
-    urls = provider_urls(PROVIDER, sandbox.url)
-    with connected(PROVIDER, tmp_path, clock, urls=urls, key=None, asked={}, is_local=True) as opened:
-        assert isinstance(opened, CoinGecko)
+    with speaking(PROVIDER, CoinGecko, sandbox.url, tmp_path, clock) as opened:
         yield opened
 
 
@@ -151,9 +131,7 @@ def test_the_pages_are_read_to_a_short_one_and_the_pull_is_of_its_first_answers_
 
 
 def test_no_more_pages_are_asked_for_than_are_wanted(sandbox: Sandbox, tmp_path: Path, clock: FixedClock) -> None:
-    urls, asked = provider_urls(PROVIDER, sandbox.url), {"coingecko_pages": ["1"]}
-    with connected(PROVIDER, tmp_path, clock, urls=urls, key=None, asked=asked, is_local=True) as opened:
-        assert isinstance(opened, CoinGecko)
+    with speaking(PROVIDER, CoinGecko, sandbox.url, tmp_path, clock, asked={"coingecko_pages": ["1"]}) as opened:
         pull = opened.markets()
     assert (len(pull.answers), pull.is_complete) == (1, True)
 
@@ -161,10 +139,8 @@ def test_no_more_pages_are_asked_for_than_are_wanted(sandbox: Sandbox, tmp_path:
 def test_five_calls_a_minute_without_a_key_and_thirty_with_one(
     sandbox: Sandbox, tmp_path: Path, clock: FixedClock
 ) -> None:
-    urls = provider_urls(PROVIDER, sandbox.url)
     for key, n_rounds, waited in ((None, 2, 0), (None, 1, 60), ("CG-secret-key", 10, 60)):
-        with connected(PROVIDER, tmp_path / str(key), clock, urls=urls, key=key, asked={}, is_local=True) as opened:
-            assert isinstance(opened, CoinGecko)
+        with speaking(PROVIDER, CoinGecko, sandbox.url, tmp_path / str(key), clock, key=key) as opened:
             for _ in range(n_rounds):
                 opened.markets()
         assert (clock.now() - NOW).total_seconds() == waited

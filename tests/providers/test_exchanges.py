@@ -27,16 +27,16 @@ from crypto_assets.providers.venues import VENUES
 from crypto_assets.resources.budget import BudgetExhausted
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.http import Outcome
-from crypto_assets.sandbox import Market, Sandbox, serve
+from crypto_assets.sandbox import Market, Sandbox
 from crypto_assets.sandbox.events import Events, Hole, Outage
 from crypto_assets.sandbox.faults import Fault, Kind
 from crypto_assets.sandbox.tape import Tape, microseconds, tape_of
 from crypto_assets.tables import trusted
 from crypto_assets.tables.conform import Settled, settle
 from crypto_assets.tables.window import DAY, HOUR, Window
-from tests.conftest import RECORDED
 
 NOW = dt.datetime(2026, 10, 2, 12, 3, 30, tzinfo=dt.UTC)
+MARKET = Market(7)
 YESTERDAY = Window.of_day(dt.date(2026, 10, 1))
 MARKETS = ("binance:BTC/USDT", "kraken:BTC/USD", "coinbase:BTC/USD")
 QUIET_MARKETS = ("binance:STX/USDT", "kraken:ADA/USD", "coinbase:DOGE/USD")
@@ -45,23 +45,8 @@ SIX = ("opened_at", "open", "high", "low", "close", "volume_base")
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(Market(7)) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.set_events(Events())
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture(scope="module")
 def tape() -> Tape:
-    return tape_of(Market(7), Events())
+    return tape_of(MARKET, Events())
 
 
 @contextmanager
@@ -681,10 +666,8 @@ def test_trades_of_a_venue_that_knows_no_time_are_not_taken_for_a_past_that_was_
 
 
 @pytest.mark.recorded
-def test_the_recorded_answers_of_binance_are_read(answering: Serve, tmp_path: Path) -> None:
-    folder = RECORDED / "binance" / "spot_http"
-    if not folder.is_dir():
-        pytest.skip("no recorded answers here: set RECORDED_DATA to their folder")
+def test_the_recorded_answers_of_binance_are_read(answering: Serve, tmp_path: Path, recorded: Path) -> None:
+    folder = recorded.parent / "binance" / "spot_http"
     candle = (folder / "klines_response.json").read_bytes()
     opened = dt.datetime(2017, 7, 3, tzinfo=dt.UTC)
     with venues(tmp_path, answering("binance", candle), interval="1d") as exchanges:
@@ -698,10 +681,8 @@ def test_the_recorded_answers_of_binance_are_read(answering: Serve, tmp_path: Pa
 
 
 @pytest.mark.recorded
-def test_the_recorded_ticker_and_trades_of_binance_are_read(answering: Serve, tmp_path: Path) -> None:
-    folder = RECORDED / "binance" / "spot_http"
-    if not folder.is_dir():
-        pytest.skip("no recorded answers here: set RECORDED_DATA to their folder")
+def test_the_recorded_ticker_and_trades_of_binance_are_read(answering: Serve, tmp_path: Path, recorded: Path) -> None:
+    folder = recorded.parent / "binance" / "spot_http"
 
     def respond(request: Request) -> bytes:
         if request.path.endswith("/24hr"):

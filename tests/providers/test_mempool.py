@@ -11,48 +11,28 @@ from typing import Any
 import polars as pl
 import pytest
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.providers import mempool
 from crypto_assets.providers.answers import Pull, raw_rows
 from crypto_assets.providers.mempool import PROVIDER, Mempool, classify
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.http import Answer, Outcome
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 from crypto_assets.tables.conform import Settled, settle
 from crypto_assets.tables.trusted import OnchainStats
 from crypto_assets.tables.window import Window
+from tests.loopback import speaking
 
 NOW = dt.datetime(2026, 10, 14, 12, 34, 56, tzinfo=dt.UTC)
+MARKET = Market(7, n_assets=50)
 # A block every ten minutes since the first one.
 TIP = int((NOW.timestamp() - 1_231_006_505) // 600)
 TODAY = Window.of_day(NOW.date())
 YESTERDAY = Window.of_day(dt.date(2026, 10, 13))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(Market(7, n_assets=50)) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
-
-
 @pytest.fixture
 def provider(sandbox: Sandbox, tmp_path: Path, clock: FixedClock) -> Iterator[Mempool]:
-    urls = provider_urls(PROVIDER, sandbox.url)
-    with connected(PROVIDER, tmp_path, clock, urls=urls, key=None, asked={}, is_local=True) as opened:
-        assert isinstance(opened, Mempool)
+    with speaking(PROVIDER, Mempool, sandbox.url, tmp_path, clock) as opened:
         yield opened
 
 

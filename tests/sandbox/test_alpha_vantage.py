@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 
 NOW = datetime(2026, 10, 14, 12, 34, 56, tzinfo=UTC)
 THEN = NOW.replace(year=2023)
@@ -20,32 +20,17 @@ MARKET = Market(7)
 Ask = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(MARKET) as sandbox:
-        yield sandbox
-
-
 @pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture
-def response(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Callable[..., httpx.Response]]:
+def response(sandbox: Sandbox, http: httpx.Client, request: pytest.FixtureRequest) -> Callable[..., httpx.Response]:
     """Asks with a key that is the test's own, so that the day's calls are."""
-    with httpx.Client(trust_env=False, timeout=20) as client:
 
-        def ask(function: str, **params: str) -> httpx.Response:
-            told = {"function": function, "apikey": request.node.name, **params}
-            answer = client.get(f"{sandbox.url}/alpha_vantage/query", params=told)
-            assert answer.status_code == 200
-            return answer
+    def ask(function: str, **params: str) -> httpx.Response:
+        told = {"function": function, "apikey": request.node.name, **params}
+        answer = http.get(f"{sandbox.url}/alpha_vantage/query", params=told)
+        assert answer.status_code == 200
+        return answer
 
-        yield ask
+    return ask
 
 
 @pytest.fixture

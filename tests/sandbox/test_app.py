@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,26 +20,6 @@ from crypto_assets.sandbox import Fault, Market, Sandbox, serve
 
 NOW = datetime(2024, 3, 29, 14, 38, tzinfo=UTC)
 MARKET = Market(7)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(MARKET) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=10) as client:
-        yield client
 
 
 def rows(answer: httpx.Response) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,36 +20,6 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 MARKET = Market(7)
 TAPE = tape_of(MARKET, Events())
 BTC = "binance:BTC/USDT"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(MARKET) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.set_events(Events())
-    shared.state.limits.clear()
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-def samples(recorded: Path) -> Path:
-    folder = recorded.parent / "binance" / "spot_http"
-    if not folder.is_dir():
-        pytest.skip("no recorded answers of Binance here")
-    return folder
 
 
 def ms(at: datetime) -> int:
@@ -220,9 +189,9 @@ def test_tickers_of_all_and_of_some(sandbox: Sandbox, http: httpx.Client) -> Non
     assert (delisted["count"], delisted["firstId"], delisted["volume"]) == (0, -1, "0.00000000")
 
 
-def test_shapes_are_those_of_the_recorded_samples(sandbox: Sandbox, http: httpx.Client, samples: Path) -> None:
+def test_shapes_are_those_of_the_recorded_samples(sandbox: Sandbox, http: httpx.Client, recorded: Path) -> None:
     def sample(name: str) -> Any:
-        return json.loads((samples / f"{name}_response.json").read_text())
+        return json.loads((recorded.parent / "binance" / "spot_http" / f"{name}_response.json").read_text())
 
     def shape(value: Any) -> Any:
         return {key: type(inner) for key, inner in value.items()} if isinstance(value, dict) else type(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,31 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 
 NOW = datetime(2026, 10, 14, 12, 34, 56, tzinfo=UTC)
 MARKET = Market(7, n_assets=300)
 Ask = Callable[..., httpx.Response]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(MARKET) as sandbox:
-        yield sandbox
-
-
 @pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture
-def ask(sandbox: Sandbox) -> Iterator[Ask]:
-    with httpx.Client(trust_env=False, timeout=20) as client:
-        yield lambda path, **params: client.get(f"{sandbox.url}/coingecko{path}", params=params)
+def ask(sandbox: Sandbox, http: httpx.Client) -> Ask:
+    return lambda path, **params: http.get(f"{sandbox.url}/coingecko{path}", params=params)
 
 
 def coins(ask: Ask, **params: Any) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -12,7 +11,7 @@ import ccxt
 import httpx
 import pytest
 
-from crypto_assets.sandbox import Events, Fault, Hole, Market, Outage, Sandbox, serve
+from crypto_assets.sandbox import Events, Fault, Hole, Market, Outage, Sandbox
 from crypto_assets.sandbox.tape import microseconds, tape_of
 
 NOW = datetime(2025, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -20,28 +19,6 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 MARKET = Market(7)
 TAPE = tape_of(MARKET, Events())
 BTC = "kraken:BTC/USD"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(MARKET) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    shared.set_events(Events())
-    shared.state.limits.clear()
-    shared.forget_calls()
-    return shared
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=30) as client:
-        yield client
 
 
 def ask(sandbox: Sandbox, http: httpx.Client, path: str, **params: object) -> dict[str, Any]:

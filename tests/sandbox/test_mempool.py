@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,29 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault, Market, Sandbox
 
 NOW = datetime(2026, 10, 14, 12, 34, 56, tzinfo=UTC)
+MARKET = Market(7, n_assets=50)
 Ask = Callable[[str], httpx.Response]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
-    with serve(Market(7, n_assets=50)) as sandbox:
-        yield sandbox
-
-
 @pytest.fixture
-def sandbox(shared: Sandbox) -> Sandbox:
-    shared.set_now(NOW)
-    shared.set_faults([])
-    return shared
-
-
-@pytest.fixture
-def ask(sandbox: Sandbox) -> Iterator[Ask]:
-    with httpx.Client(trust_env=False, timeout=20) as client:
-        yield lambda path: client.get(f"{sandbox.url}/mempool{path}")
+def ask(sandbox: Sandbox, http: httpx.Client) -> Ask:
+    return lambda path: http.get(f"{sandbox.url}/mempool{path}")
 
 
 def test_the_tip_is_a_bare_number_ten_minutes_a_block(ask: Ask, sandbox: Sandbox) -> None:

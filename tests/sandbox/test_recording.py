@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,13 @@ import pytest
 from crypto_assets.errors import UsageError
 from crypto_assets.sandbox import Recording, serve
 
-RECORDED = Path(os.environ.get("RECORDED_DATA", Path(__file__).parents[2] / ".." / "shared" / "recorded"))
-FOLDER = RECORDED / "coincap" / "v2_2024-03"
-
 
 @pytest.fixture
-def folder() -> Path:
-    if not FOLDER.is_dir():
-        pytest.skip(f"no recorded answers at {FOLDER}; set RECORDED_DATA")
-    return FOLDER
+def folder(recorded: Path) -> Path:
+    return recorded / "v2_2024-03"
 
 
-def recorded(folder: Path, name: str) -> Any:
+def held(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
@@ -45,8 +39,8 @@ def test_a_folder_says_what_it_holds_and_from_when(folder: Path) -> None:
 
 @pytest.mark.recorded
 def test_recorded_answers_are_served_text_for_text(folder: Path) -> None:
-    assets = recorded(folder, "v2_assets_top100.json")
-    history = recorded(folder, "v2_asset_bitcoin_history_d1.json")
+    assets = held(folder, "v2_assets_top100.json")
+    history = held(folder, "v2_asset_bitcoin_history_d1.json")
     with serve(Recording(folder)) as sandbox, httpx.Client(trust_env=False) as http:
 
         def ask(path: str) -> Any:
@@ -54,15 +48,15 @@ def test_recorded_answers_are_served_text_for_text(folder: Path) -> None:
 
         assert ask("assets") == assets
         assert ask("assets?limit=7&offset=95") == {**assets, "data": assets["data"][95:]}
-        assert ask("assets/bitcoin") == recorded(folder, "v2_asset_bitcoin.json")
+        assert ask("assets/bitcoin") == held(folder, "v2_asset_bitcoin.json")
         listed = next(row for row in assets["data"] if row["id"] == "ethereum")
         assert ask("assets/ethereum") == {"data": listed, "timestamp": assets["timestamp"]}
         assert ask("assets/bitcoin/history?interval=d1") == history
         assert len(history["data"]) == 364
         window = ask("assets/bitcoin/history?interval=d1&start=1711411200000&end=1711584000000")
         assert window == {**history, "data": history["data"][-3:-1]}
-        assert ask("rates") == recorded(folder, "v2_rates_all.json")
-        assert ask("rates/russian-ruble") == recorded(folder, "v2_rate_russian-ruble.json")
+        assert ask("rates") == held(folder, "v2_rates_all.json")
+        assert ask("rates/russian-ruble") == held(folder, "v2_rate_russian-ruble.json")
         for path in ("exchanges", "markets", "assets/ethereum/history?interval=d1", "assets/bitcoin/markets"):
             answer = http.get(f"{sandbox.v2}/{path}")
             assert (answer.status_code, answer.json()) == (404, {"error": "not recorded"})
@@ -75,7 +69,7 @@ def test_exchanges_without_an_envelope_time_are_served(folder: Path) -> None:
     assert recording.recorded_at == datetime(2024, 9, 21, 21, 14, 2, 910000, tzinfo=UTC)
     with serve(recording) as sandbox:
         body = httpx.get(f"{sandbox.v3}/exchanges", trust_env=False).json()
-    assert body["data"] == recorded(folder.parent, "v2_exchanges_sample.json")["data"]
+    assert body["data"] == held(folder.parent, "v2_exchanges_sample.json")["data"]
     assert body["timestamp"] == 1726953242910
 
 
