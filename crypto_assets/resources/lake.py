@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
@@ -55,6 +55,9 @@ from crypto_assets.tables.contract import (
     skipping_columns,
 )
 from crypto_assets.tables.window import Window
+
+if TYPE_CHECKING:
+    from crypto_assets.resources.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,31 @@ class TableState:
 
 
 @dataclass(frozen=True)
+class LiveFile:
+    """A file of a table, as the log describes it: path below the table, and by column values of its partition,
+    bounds and numbers of nulls. A column without bounds, or a null in the partition, is not in there.
+    """
+
+    path: str
+    size: int
+    n_rows: int | None
+    partition: Mapping[str, Any]
+    low: Mapping[str, Any]
+    high: Mapping[str, Any]
+    null_count: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table known by its address alone: columns with their Delta types, partition columns, live files."""
+
+    version: int
+    columns: Mapping[str, str]
+    partition_by: tuple[str, ...]
+    files: tuple[LiveFile, ...]
+
+
+@dataclass(frozen=True)
 class Note:
     """What a commit says of the rows that it left: those of ``window`` (all without one) with the values in ``where``.
 
@@ -127,6 +155,7 @@ class Lake:
             store ends after ``timeout``, ten seconds unless it says otherwise.
         run_id: named in every commit.
         clock, rng: time and jitter of retries.
+        catalog: where tables are registered after a commit, once for each schema; None for nowhere.
 
     Credentials with an end are asked for anew before it, by a lake that lives on, too. Those without one are read when
     a lake is made: the next run has them.
@@ -143,9 +172,12 @@ class Lake:
         run_id: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        catalog: Catalog | None = None,
     ) -> None:
         self.root = uri.rstrip("/")
         self.storage_options = dict(storage_options or {})
+        self.catalog = catalog
+        self._registered: set[tuple[str, str]] = set()
         self._run_id = run_id
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
@@ -241,6 +273,12 @@ class Lake:
                 n_bytes=int(adds["size_bytes"].sum()) if len(adds) else 0,
                 modified_at=None if modified is None else _from_ms(modified),
             )
+
+    def schema(self, contract: type[Contract]) -> dict[str, str] | None:
+        """The table's columns in order with their Delta types, as its log says; None where it was never written."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            return None if table is None else {f.name: json.loads(f.type.to_json()) for f in table.schema().fields}
 
     def live(self, contract: type[Contract]) -> pl.DataFrame:
         """The files that make up the table now: path (below the table), size, n_rows, day (null without one)."""
@@ -569,7 +607,15 @@ class Lake:
         )
 
     def _until_done(self, contract: type[Contract], attempt: Callable[[], Commit]) -> Commit:
-        """Run the attempt until it succeeds; each one first looks whether an earlier one landed after all."""
+        """Run the attempt until it succeeds, then see that the table is registered.
+
+        Each attempt first looks whether an earlier one landed after all.
+        """
+        commit = self._tried(contract, attempt)
+        self._register(contract)
+        return commit
+
+    def _tried(self, contract: type[Contract], attempt: Callable[[], Commit]) -> Commit:
         with self._border(contract, "the table holds whole commits only"):
             for n_tries in range(1, _TRIES):
                 try:
@@ -581,6 +627,25 @@ class Lake:
                     self._handles.pop(self.uri(contract), None)
                     self._clock.sleep(self._rng.uniform(0, 0.05 * 2**n_tries))
             return attempt()
+
+    def _register(self, contract: type[Contract]) -> None:
+        """Tell the catalog of the table, once for its schema: a table of another one than its contract's is refused.
+
+        Also where nothing new was written: that is how the next run mends a catalog that failed.
+        """
+        told = contract.table.full_name, fingerprint(contract)
+        if self.catalog is None or told in self._registered:
+            return
+        try:
+            self.catalog.sync(contract, self.uri(contract), self.schema(contract) or {})
+        except CryptoAssetsError as error:
+            raise type(error)(
+                f"its rows have landed, but the catalog could not be told: {error.what}",
+                where=contract.table.full_name,
+                safe="the table holds the whole commit, and writing the same again makes no second one",
+                hint=f"{error.hint}; the next commit registers the table, or crypto-assets catalog sync",
+            ) from error
+        self._registered.add(told)
 
     @contextmanager
     def _border(self, contract: type[Contract], safe: str) -> Iterator[None]:
@@ -628,6 +693,47 @@ def delete(lake: Lake) -> None:
     with store_errors("the lake", "a part of it may be left", lake.root):
         files = inspection.files_of(lake)
         files.remove(*files.all())
+
+
+def snapshot(uri: str, storage_options: Mapping[str, str] = {}) -> Snapshot:
+    """The newest version of the table at an address, whoever wrote it.
+
+    Raises:
+        DataError: there is no table, or its log is broken.
+        NeedsYouError, TransientError: the store refuses or is out of reach.
+    """
+    try:
+        table = DeltaTable(
+            uri, storage_options={"timeout": _REQUEST_TIMEOUT, **storage_options} if "://" in uri else None
+        )
+        adds = pl.DataFrame(table.get_add_actions(flatten=True)).to_dicts()
+        return Snapshot(
+            version=table.version(),
+            columns={f.name: str(getattr(f.type, "type", f.type.to_json())) for f in table.schema().fields},
+            partition_by=tuple(table.metadata().partition_columns),
+            files=tuple(_live_file(add) for add in adds),
+        )
+    except (DeltaError, OSError, ValueError) as error:
+        raise _typed(error, uri.rsplit("/", 1)[-1], "nothing was read", uri) from error
+
+
+def _live_file(add: Mapping[str, Any]) -> LiveFile:
+    def told(prefix: str) -> dict[str, Any]:
+        return {
+            name.removeprefix(prefix): each
+            for name, each in add.items()
+            if name.startswith(prefix) and each is not None
+        }
+
+    return LiveFile(
+        path=unquote(add["path"]),
+        size=add["size_bytes"],
+        n_rows=add["num_records"],
+        partition=told("partition."),
+        low=told("min."),
+        high=told("max."),
+        null_count=told("null_count."),
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,7 +154,7 @@ class QueryEngine:
         if described := _DESCRIBE.fullmatch(sql):
             name = self._resolve(*_spoken(described.group(1)))
             return self._run(lambda session: _described(session.columns(name)))
-        tree = _parse(sql)
+        tree = parse(sql)
         self._settle_tables(tree)
         _settle_names(tree)
         return self._run(lambda session: self._fetch(session.connection, session.translate(tree)))
@@ -166,28 +166,13 @@ class QueryEngine:
 
     def _resolve(self, zone: str, table: str) -> str:
         """The full name that ``zone.table``, ``crypto_zone.table`` or a bare ``table`` stands for."""
-        known = [*self._tables, *self._views]
-        if zone:
-            for name in (f"{zone}.{table}", f"{zone.removeprefix(DATABASE_PREFIX)}.{table}"):
-                if name in known:
-                    return name
-        found = [] if zone else sorted(name for name in known if name.split(".")[1] == table)
-        if len(found) == 1:
-            return found[0]
-        asked = f"{zone}.{table}" if zone else table
-        if found:
-            raise _refuse(f"table {asked} is in several zones", f"write {' or '.join(found)}")
-        by_table = {name.split(".")[1]: name for name in known}
-        near = dict.fromkeys(difflib.get_close_matches(asked, known, n=3, cutoff=0.6))
-        near |= dict.fromkeys(by_table[match] for match in difflib.get_close_matches(table, by_table, n=3))
-        hint = f"did you mean {' or '.join(list(near)[:3])}?" if near else f"FROM takes tables only; {_SEE_TABLES}"
-        raise _refuse(f"there is no table {asked!r}", hint)
+        return resolve([*self._tables, *self._views], zone, table)
 
     def _settle_tables(self, tree: exp.Expr) -> None:
         """Write every table of the statement as ``zone.table``; refuse the unknown before anything is opened."""
         from sqlglot import exp
 
-        for table in _outer_tables(tree):
+        for table in outer_tables(tree):
             name = self._resolve(table.db.lower(), table.name.lower())
             zone, bare = name.split(".")
             alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name.lower()))
@@ -344,7 +329,7 @@ class _Session:
             circle = " -> ".join([*self._expanding, name])
             raise _refuse(f"view {name} leads back to itself ({circle})", "mend the view")
         self._expanding.append(name)
-        tree = _parse(self._engine._views[name])
+        tree = parse(self._engine._views[name])
         self._engine._settle_tables(tree)
         select = self.translate(tree)
         self._expanding.pop()
@@ -379,6 +364,29 @@ class _Session:
             raise _refuse("the statement is nested too deeply", "split it with WITH") from None
 
 
+def resolve(known: Sequence[str], zone: str, table: str) -> str:
+    """The full name, of those known, that ``zone.table``, ``crypto_zone.table`` or a bare ``table`` stands for.
+
+    Raises:
+        UsageError: it stands for none, or for several.
+    """
+    if zone:
+        for name in (f"{zone}.{table}", f"{zone.removeprefix(DATABASE_PREFIX)}.{table}"):
+            if name in known:
+                return name
+    found = [] if zone else sorted(name for name in known if name.split(".")[1] == table)
+    if len(found) == 1:
+        return found[0]
+    asked = f"{zone}.{table}" if zone else table
+    if found:
+        raise _refuse(f"table {asked} is in several zones", f"write {' or '.join(found)}")
+    by_table = {name.split(".")[1]: name for name in known}
+    near = dict.fromkeys(difflib.get_close_matches(asked, known, n=3, cutoff=0.6))
+    near |= dict.fromkeys(by_table[match] for match in difflib.get_close_matches(table, by_table, n=3))
+    hint = f"did you mean {' or '.join(list(near)[:3])}?" if near else f"FROM takes tables only; {_SEE_TABLES}"
+    raise _refuse(f"there is no table {asked!r}", hint)
+
+
 def tables_in(sql: str) -> set[str]:
     """The tables one SELECT names, as ``zone.table`` or bare as written; CTEs are not tables. Opens nothing.
 
@@ -386,7 +394,7 @@ def tables_in(sql: str) -> set[str]:
         UsageError: the text is not one SELECT, or uses what `QueryEngine` refuses.
     """
     found = set()
-    for table in _outer_tables(_parse(sql)):
+    for table in outer_tables(parse(sql)):
         zone = table.db.lower().removeprefix(DATABASE_PREFIX)
         found.add(f"{zone}.{table.name.lower()}" if zone else table.name.lower())
     return found
@@ -401,7 +409,8 @@ def _spoken(name: str) -> tuple[str, str]:
     return zone, table
 
 
-def _parse(sql: str) -> exp.Expr:
+def parse(sql: str) -> exp.Expr:
+    """The statement as a tree. Raises UsageError where it is not one SELECT, or uses what `QueryEngine` refuses."""
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import ParseError, SqlglotError
@@ -483,7 +492,7 @@ def _known_functions() -> list[str]:
     return [*_FUNCTIONS, *(name.lower() for name in TrinoParser.FUNCTIONS)]
 
 
-def _outer_tables(tree: exp.Expr) -> list[exp.Table]:
+def outer_tables(tree: exp.Expr) -> list[exp.Table]:
     """The statement's tables that are not names of its own WITH."""
     from sqlglot import exp
 
@@ -653,6 +662,13 @@ def _identifier(name: str) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def reach(connection: DuckDBPyConnection, addresses: Sequence[str], options: Mapping[str, str]) -> None:
+    """Let a connection of ours read files at the addresses, in a bucket with the keys among deltalake's options."""
+    if any(_is_s3(address) for address in addresses):
+        connection.load_extension(str(_extension("httpfs")))
+        connection.execute(_secret(options))
 
 
 # errors
