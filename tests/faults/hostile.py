@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -27,29 +28,30 @@ class Hostile:
     """A listening server and the heads of the requests that it got."""
 
     port: int
+    scheme: str = "http"
     requests: list[bytes] = field(default_factory=list)
     scripts: dict[str, list[Script]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}/v3"
+        return f"{self.scheme}://localhost:{self.port}/v3"
 
     def answer(self, *scripts: Script, to: str = "") -> None:
         """Answer so from now on, in order, the last one for ever; ``to`` is a part of the paths meant."""
         self.scripts[to] = list(scripts)
 
     def script(self, head: bytes) -> Script:
-        path = head.split(b" ")[1].decode()
+        path = head.partition(b" ")[2].partition(b" ")[0].decode("latin-1")
         # The longest part that fits is the most particular one.
         told = self.scripts[max((part for part in self.scripts if part in path), key=len)]
         return told.pop(0) if len(told) > 1 else told[0]
 
 
 @contextmanager
-def hostile(*scripts: Script) -> Iterator[Hostile]:
-    """Listen on loopback while the block runs."""
+def hostile(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[Hostile]:
+    """Listen on loopback while the block runs, behind TLS where it is given."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Hostile(listener.getsockname()[1])
+    server = Hostile(listener.getsockname()[1], "https" if tls else "http")
     server.answer(*scripts)
 
     def serve() -> None:
@@ -60,11 +62,12 @@ def hostile(*scripts: Script) -> Iterator[Hostile]:
                 return
             with connection:
                 try:
-                    head = b""
-                    while b"\r\n\r\n" not in head and (chunk := connection.recv(65536)):
-                        head += chunk
-                    server.requests.append(head)
-                    server.script(head)(connection, head)
+                    with tls.wrap_socket(connection, server_side=True) if tls else connection as speaking:
+                        head = b""
+                        while b"\r\n\r\n" not in head and (chunk := speaking.recv(65536)):
+                            head += chunk
+                        server.requests.append(head)
+                        server.script(head)(speaking, head)
                 except OSError:
                     continue  # the client hung up, which is often what the test is about
 
@@ -165,6 +168,17 @@ def dripping(start: bytes, drop: bytes, pause_s: float = 0.05) -> Script:
         for _drop in range(200):
             time.sleep(pause_s)
             connection.sendall(drop)
+
+    return script
+
+
+def silent(start: bytes) -> Script:
+    """A beginning, and nothing more for as long as the client stays."""
+
+    def script(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(start)
+        connection.settimeout(5)
+        connection.recv(1)
 
     return script
 

@@ -7,11 +7,9 @@ import resource
 import socket
 import ssl
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -40,6 +38,7 @@ from crypto_assets.resources.http import (
     redact,
     retry_after_s,
 )
+from tests.faults.hostile import Script, answer, dripping, gzip_bomb, hostile, silent
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 CANARY = "c4n4ry/Key+0123456789=="
@@ -140,65 +139,16 @@ def answering(server: HTTPServer, *answers: Response | tuple[int, bytes]) -> lis
     return seen
 
 
-Script = Callable[[socket.socket], None]
-
-
-@contextmanager
-def hostile(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that reads a request's head and then does what the next script says, the last one for ever."""
-    requests: list[bytes] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    speaking = tls.wrap_socket(connection, server_side=True) if tls else connection
-                    with speaking:
-                        head = b""
-                        while b"\r\n\r\n" not in head and (chunk := speaking.recv(65536)):
-                            head += chunk
-                        requests.append(head)
-                        scripts[min(len(requests), len(scripts)) - 1](speaking)
-                except OSError:
-                    continue  # the client hung up, which is often what the test is about
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        scheme = "https" if tls else "http"
-        yield f"{scheme}://localhost:{listener.getsockname()[1]}/v3", requests
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
-
-
 def whole(body: bytes, *headers: str) -> Script:
-    head = "\r\n".join(["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", "Connection: close", *headers])
-    return lambda connection: connection.sendall(head.encode() + b"\r\n\r\n" + body)
+    return answer(body, kind=None, headers=headers)
 
 
-def short_body(connection: socket.socket) -> None:
+def short_body(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + OK_BODY)
 
 
-def reset(connection: socket.socket) -> None:
+def reset(connection: socket.socket, _: bytes) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def dripping(start: bytes, drop: bytes) -> Script:
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(start)
-        for _ in range(100):
-            time.sleep(0.05)
-            connection.sendall(drop)
-
-    return drip
 
 
 def test_a_good_answer_arrives_as_it_was_sent(client: Client, httpserver: HTTPServer, clock: Waits) -> None:
@@ -242,14 +192,14 @@ def test_cookies_are_not_kept(client: Client, httpserver: HTTPServer) -> None:
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 def test_a_compressed_answer_is_handed_over_plain(make: Make, compress: Callable[[bytes], bytes]) -> None:
-    with hostile(whole(compress(OK_BODY), "Content-Encoding: gzip")) as (url, _):
-        assert make(url).get("assets", "/assets").body == OK_BODY
+    with hostile(whole(compress(OK_BODY), "Content-Encoding: gzip")) as server:
+        assert make(server.url).get("assets", "/assets").body == OK_BODY
 
 
 def test_gzip_members_joined_end_to_end_are_one_body(make: Make) -> None:
     joined = gzip.compress(OK_BODY[:10]) + gzip.compress(b"") + gzip.compress(OK_BODY[10:])
-    with hostile(whole(joined, "Content-Encoding: gzip")) as (url, _):
-        assert make(url).get("assets", "/assets").body == OK_BODY
+    with hostile(whole(joined, "Content-Encoding: gzip")) as server:
+        assert make(server.url).get("assets", "/assets").body == OK_BODY
 
 
 @pytest.mark.fault(row=2, fault="some 5xx, then a good answer", promise="retried with jitter, one landing")
@@ -346,26 +296,26 @@ def test_a_truncated_answer_followed_by_a_whole_one_is_good(client: Client, http
 @pytest.mark.parametrize("break_off", [short_body, reset])
 @pytest.mark.fault(row=8, fault="reset or short body", promise="retried; never parsed")
 def test_a_connection_that_breaks_is_retried_and_never_parsed(make: Make, break_off: Script) -> None:
-    with hostile(break_off, whole(OK_BODY)) as (url, requests):
-        answer = make(url).get("assets", "/assets")
-    assert (answer.outcome, answer.body, len(requests)) == (Outcome.OK, OK_BODY, 2)
-    with hostile(break_off) as (url, _):
-        answer = make(url, attempts=1).get("assets", "/assets")
+    with hostile(break_off, whole(OK_BODY)) as server:
+        answer = make(server.url).get("assets", "/assets")
+    assert (answer.outcome, answer.body, len(server.requests)) == (Outcome.OK, OK_BODY, 2)
+    with hostile(break_off) as server:
+        answer = make(server.url, attempts=1).get("assets", "/assets")
     assert (answer.outcome, answer.body) == (Outcome.UNAVAILABLE, b"")
     assert answer.detail.startswith("the connection failed before the answer was whole")
 
 
 def test_a_compressed_body_cut_short_is_a_short_body(make: Make) -> None:
     cut = whole(gzip.compress(OK_BODY)[:-12], "Content-Encoding: gzip")
-    with hostile(cut, whole(OK_BODY)) as (url, _):
-        assert make(url).get("assets", "/assets").attempts == 2
+    with hostile(cut, whole(OK_BODY)) as server:
+        assert make(server.url).get("assets", "/assets").attempts == 2
 
 
 def test_damaged_compression_is_tried_twice(make: Make) -> None:
-    with hostile(whole(b"this is no gzip", "Content-Encoding: gzip")) as (url, requests):
-        answer = make(url).get("assets", "/assets")
+    with hostile(whole(b"this is no gzip", "Content-Encoding: gzip")) as server:
+        answer = make(server.url).get("assets", "/assets")
     assert (answer.outcome, answer.detail) == (Outcome.MALFORMED, "the body's compression is damaged")
-    assert len(requests) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.fault(
@@ -405,8 +355,8 @@ def test_the_real_size_of_an_answer_is_what_is_booked(client: Client, httpserver
 
 
 def test_an_answer_that_broke_off_is_booked_as_estimated(make: Make, budget: Budget) -> None:
-    with hostile(short_body) as (url, _):
-        make(url, attempts=1).get("assets", "/assets", estimate=9)
+    with hostile(short_body) as server:
+        make(server.url, attempts=1).get("assets", "/assets", estimate=9)
     assert budget.spent(PER_MONTH) == 9
 
 
@@ -426,13 +376,11 @@ def test_a_retry_that_the_budget_refuses_returns_the_answer_there_is(
     row=14, fault="compression bomb, endless body, deep nesting", promise="stopped early, memory bounded"
 )
 def test_a_gzip_bomb_stops_at_the_size_limit_with_bounded_memory(make: Make) -> None:
-    engine = zlib.compressobj(9, wbits=31)
-    megabyte = bytes(1_000_000)
-    bomb = b"".join(engine.compress(megabyte) for _ in range(300)) + engine.flush()
+    bomb = gzip_bomb(300)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with hostile(whole(bomb, "Content-Encoding: gzip")) as (url, requests):
-        answer = make(url, max_bytes=5_000_000).get("assets", "/assets")
-    assert (answer.outcome, answer.body, len(requests)) == (Outcome.MALFORMED, b"", 1)
+    with hostile(whole(bomb, "Content-Encoding: gzip")) as server:
+        answer = make(server.url, max_bytes=5_000_000).get("assets", "/assets")
+    assert (answer.outcome, answer.body, len(server.requests)) == (Outcome.MALFORMED, b"", 1)
     assert answer.detail == "the body is larger than 5000000 bytes; it was not kept"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000  # kB
 
@@ -440,39 +388,39 @@ def test_a_gzip_bomb_stops_at_the_size_limit_with_bounded_memory(make: Make) -> 
 def test_a_body_that_says_it_is_too_large_is_not_read_at_all(make: Make) -> None:
     # A byte more would be waited for: this server never sends one.
     stated = b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n"
-    with hostile(dripping(stated, b"")) as (url, requests):
-        answer = make(url, max_bytes=5_000_000, deadline_s=2).get("assets", "/assets")
+    with hostile(silent(stated)) as server:
+        answer = make(server.url, max_bytes=5_000_000, deadline_s=2).get("assets", "/assets")
     assert answer.detail == "the body is larger than 5000000 bytes; it was not kept"
-    assert len(requests) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_source_says_what_kind_of_answer_it_takes(make: Make) -> None:
-    with hostile(whole(OK_BODY)) as (url, requests):
-        make(url, accept="application/zip").get("assets", "/assets")
-    assert b"accept: application/zip\r\n" in requests[0].lower()
+    with hostile(whole(OK_BODY)) as server:
+        make(server.url, accept="application/zip").get("assets", "/assets")
+    assert b"accept: application/zip\r\n" in server.requests[0].lower()
 
 
 @pytest.mark.fault(
     row=14, fault="compression bomb, endless body, deep nesting", promise="stopped early, memory bounded"
 )
 def test_a_large_plain_body_stops_at_the_size_limit(make: Make) -> None:
-    with hostile(whole(bytes(200_000))) as (url, _):
-        assert make(url, max_bytes=100_000).get("assets", "/assets").outcome is Outcome.MALFORMED
-    with hostile(whole(gzip.compress(b"") * 10_000, "Content-Encoding: gzip")) as (url, _):
-        assert make(url, max_bytes=100_000).get("assets", "/assets").outcome is Outcome.MALFORMED
+    with hostile(whole(bytes(200_000))) as server:
+        assert make(server.url, max_bytes=100_000).get("assets", "/assets").outcome is Outcome.MALFORMED
+    with hostile(whole(gzip.compress(b"") * 10_000, "Content-Encoding: gzip")) as server:
+        assert make(server.url, max_bytes=100_000).get("assets", "/assets").outcome is Outcome.MALFORMED
 
 
 def test_a_body_of_exactly_the_limit_is_good(make: Make) -> None:
     for headers, body in (([], OK_BODY), (["Content-Encoding: gzip"], gzip.compress(OK_BODY * 1))):
-        with hostile(whole(body, *headers)) as (url, _):
+        with hostile(whole(body, *headers)) as server:
             size = max(len(OK_BODY), len(body))
-            assert make(url, max_bytes=size).get("assets", "/assets").body == OK_BODY
+            assert make(server.url, max_bytes=size).get("assets", "/assets").body == OK_BODY
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(make: Make) -> None:
-    with hostile(whole(OK_BODY, "Content-Encoding: br")) as (url, requests):
-        answer = make(url).get("assets", "/assets")
-    assert (answer.outcome, len(requests)) == (Outcome.MALFORMED, 1)
+    with hostile(whole(OK_BODY, "Content-Encoding: br")) as server:
+        answer = make(server.url).get("assets", "/assets")
+    assert (answer.outcome, len(server.requests)) == (Outcome.MALFORMED, 1)
 
 
 @pytest.mark.parametrize(
@@ -486,9 +434,9 @@ def test_an_encoding_that_was_not_asked_for_is_refused(make: Make) -> None:
 )
 @pytest.mark.fault(row=6, fault="headers or body in drops", promise="the total deadline ends it")
 def test_an_answer_that_drips_is_stopped_at_the_deadline(make: Make, script: Script) -> None:
-    with hostile(script) as (url, _):
+    with hostile(script) as server:
         began = time.monotonic()
-        answer = make(url, clock=SystemClock(), deadline_s=0.3, attempts=1).get("assets", "/assets")
+        answer = make(server.url, clock=SystemClock(), deadline_s=0.3, attempts=1).get("assets", "/assets")
         took = time.monotonic() - began
     assert (answer.outcome, answer.detail) == (Outcome.UNAVAILABLE, "no whole answer within 0.3 s")
     assert 0.25 < took < 0.8
@@ -634,9 +582,9 @@ def _self_signed(tmp_path: Path) -> ssl.SSLContext:
 def test_a_certificate_that_cannot_be_verified_is_terminal_in_plain_words(
     make: Make, tmp_path: Path, clock: Waits, budget: Budget
 ) -> None:
-    with hostile(whole(OK_BODY), tls=_self_signed(tmp_path)) as (url, requests):
-        answer = make(url).get("assets", "/assets")
-    assert (answer.outcome, answer.attempts, clock.waits, requests) == (Outcome.DENIED, 1, [], [])
+    with hostile(whole(OK_BODY), tls=_self_signed(tmp_path)) as server:
+        answer = make(server.url).get("assets", "/assets")
+    assert (answer.outcome, answer.attempts, clock.waits, server.requests) == (Outcome.DENIED, 1, [], [])
     assert answer.detail == (
         "the certificate of localhost could not be verified (self-signed certificate); nothing was sent"
     )
@@ -644,8 +592,8 @@ def test_a_certificate_that_cannot_be_verified_is_terminal_in_plain_words(
 
 
 def test_a_server_that_speaks_no_tls_is_unavailable(make: Make) -> None:
-    with hostile(whole(OK_BODY)) as (url, _):
-        answer = make(url.replace("http:", "https:"), attempts=1, deadline_s=0.3).get("assets", "/assets")
+    with hostile(whole(OK_BODY)) as server:
+        answer = make(server.url.replace("http:", "https:"), attempts=1, deadline_s=0.3).get("assets", "/assets")
     assert answer.outcome is Outcome.UNAVAILABLE
 
 
