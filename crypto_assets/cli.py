@@ -31,6 +31,8 @@ app = App(
 )
 quarantine = App(name="quarantine", help="Records that did not fit their contract.")
 app.command(quarantine)
+catalog = App(name="catalog", help="What Glue and Athena know of the lake's tables.")
+app.command(catalog)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object a line.")]
 Csv = Annotated[bool, Parameter(name="--csv", negative=(), help="CSV with a header.")]
@@ -194,6 +196,43 @@ def quarantine_replay(*, table: Annotated[str | None, Parameter(help="Only this 
     from crypto_assets.commands import quarantine as command
 
     return command.replay(table)
+
+
+@catalog.command(name="sync")
+def catalog_sync(
+    *,
+    create: Annotated[bool, Parameter(negative=(), help="Make databases that are missing.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
+    """Make Glue equal to the lake: every table as its log and contract say, and every view."""
+    from crypto_assets.commands import catalog as command
+
+    return command.sync(output.chosen(as_json=as_json, as_csv=as_csv), is_creating=create)
+
+
+@catalog.command(name="check")
+def catalog_check(*, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Name what differs between Glue and the lake; exit code 1 where anything does. Nothing is changed."""
+    from crypto_assets.commands import catalog as command
+
+    return command.check(output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@catalog.command(name="rebuild")
+def catalog_rebuild(*, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Delete our tables and views in Glue and make them again from the lake, which is only read."""
+    from crypto_assets.commands import catalog as command
+
+    return command.rebuild(output.chosen(as_json=as_json, as_csv=as_csv))
+
+
+@catalog.command(name="ddl")
+def catalog_ddl() -> int:
+    """Print the statements that register everything from within Athena, where Glue cannot be called."""
+    from crypto_assets.commands import catalog as command
+
+    return command.ddl()
 
 
 @app.command

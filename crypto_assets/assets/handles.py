@@ -20,6 +20,7 @@ from crypto_assets.providers.coincap import CoinCap, Plan, source
 from crypto_assets.providers.provider import Connected, Connection, Provider
 from crypto_assets.providers.registry import PROVIDERS
 from crypto_assets.resources.budget import Budget, Limit
+from crypto_assets.resources.catalog import catalog_of
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.http import Client, Source
 from crypto_assets.resources.lake import Lake
@@ -30,10 +31,17 @@ class LakeHandle(dg.ConfigurableResource[Lake]):
     """The lake under one address; its store's keys come from ``AWS_*`` variables or the machine's role."""
 
     uri: str = Field(description="A directory, or s3://bucket/prefix.")
+    catalog: str = Field(default="none", description="Where tables are registered: none, or glue.")
+    catalog_prefix: str = Field(default="crypto_", description="What the zones' Glue databases begin with.")
 
     def create_resource(self, context: dg.InitResourceContext) -> Lake:
         run = context.run
-        return Lake(self.uri, storage_options=storage_options(), run_id=run.run_id if run else "")
+        return Lake(
+            self.uri,
+            storage_options=storage_options(),
+            run_id=run.run_id if run else "",
+            catalog=catalog_of(self.catalog, self.catalog_prefix),
+        )
 
 
 class CoinCapHandle(dg.ConfigurableResource[CoinCap]):
@@ -208,7 +216,8 @@ def absence(name: str, settings: Settings) -> str | None:
 
 def handles(settings: Settings) -> dict[str, object]:
     """The resources by the names that assets ask for. A provider that cannot run here is absent."""
-    found: dict[str, object] = {"lake": LakeHandle(uri=settings.lake_root), "clock": SystemClock()}
+    lake = LakeHandle(uri=settings.lake_root, catalog=settings.catalog, catalog_prefix=settings.catalog_prefix)
+    found: dict[str, object] = {"lake": lake, "clock": SystemClock()}
     for name, provider in PROVIDERS.items():
         if absence(name, settings) is None:
             found[name] = ProviderHandle(

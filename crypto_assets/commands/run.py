@@ -81,10 +81,12 @@ def definitions(settings: Settings, resources: Mapping[str, object] | None = Non
 
 def lake_of(settings: Settings, clock: Clock | None = None) -> Lake:
     """The lake that the settings name."""
+    from crypto_assets.resources.catalog import catalog_of
     from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.settings import storage_options
 
-    return Lake(settings.lake_root, storage_options=storage_options(), clock=clock)
+    catalog = catalog_of(settings.catalog, settings.catalog_prefix)
+    return Lake(settings.lake_root, storage_options=storage_options(), clock=clock, catalog=catalog)
 
 
 def dagster_home(settings: Settings) -> Path:

@@ -136,6 +136,10 @@ class Note:
     by_day: Mapping[date, str]
 
 
+class PositionMoved(TransientError):  # noqa: N818 (it says what happened)
+    """Another writer has moved an app's version that was expected to stand still."""
+
+
 def literal(value: str | date | datetime) -> str:
     """A SQL literal for a Delta predicate; the only place where one is made."""
     if isinstance(value, datetime):
@@ -332,25 +336,44 @@ class Lake:
         _require(contract, Write.APPEND)
         _require_dtypes(contract, frame)
 
-        def attempt() -> Commit:
-            table = self._ensure(contract)
+        def is_done(table: DeltaTable) -> bool:
             landed = table.transaction_version(app)
-            if landed is not None and landed >= version:
-                return Commit(contract.table.full_name, table.version(), 0, is_new=False)
-            # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
-            first_key = primary_key(contract)[0]
-            properties = self._properties(
-                contract,
-                sort(contract, frame),
-                transactions=[Transaction(app, version)],
-                where={first_key: sorted({str(value) for value in frame[first_key]})},
-            )
-            failpoint("before_commit")
-            write_deltalake(table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER)
-            failpoint("after_commit")
-            return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
+            return landed is not None and landed >= version
 
-        return self._until_done(contract, attempt)
+        return self._append(contract, frame, {app: version}, is_done)
+
+    def advance(
+        self,
+        contract: type[Contract],
+        frame: pl.DataFrame,
+        *,
+        expected: Mapping[str, int | None],
+        after: Mapping[str, int],
+    ) -> Commit:
+        """Append the frame and move several apps' versions at once, from what they are ``expected`` to be.
+
+        Where the table says ``after`` of all of them the commit has landed before, and nothing is written. The frame
+        may be empty: then only the versions move.
+
+        Raises:
+            PositionMoved: the table says something else; another writer has come in between.
+        """
+        _require(contract, Write.APPEND)
+        _require_dtypes(contract, frame)
+        frame = sort(contract, frame)
+
+        def is_done(table: DeltaTable) -> bool:
+            found = {app: table.transaction_version(app) for app in after}
+            if found != after and found != dict(expected):
+                raise PositionMoved(
+                    "another writer has moved the position",
+                    where=contract.table.full_name,
+                    safe="nothing was written, and nothing is lost",
+                    hint="go on from where the table says",
+                )
+            return found == after
+
+        return self._append(contract, frame, after, is_done)
 
     def landed(self, contract: type[Contract], app: str) -> int | None:
         """The newest version of the app that the table holds."""
@@ -483,6 +506,34 @@ class Lake:
             return {"compacted": compacted, "vacuumed": len(vacuumed)}
 
     # ---- inside ----
+
+    def _append(
+        self,
+        contract: type[Contract],
+        frame: pl.DataFrame,
+        apps: Mapping[str, int],
+        is_done: Callable[[DeltaTable], bool],
+    ) -> Commit:
+        """Append the frame with the versions of its apps in one commit, unless the table says that it is done."""
+
+        def attempt() -> Commit:
+            table = self._ensure(contract)
+            if is_done(table):
+                return Commit(contract.table.full_name, table.version(), 0, is_new=False)
+            # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
+            first_key = primary_key(contract)[0]
+            properties = self._properties(
+                contract,
+                sort(contract, frame),
+                transactions=[Transaction(app, version) for app, version in apps.items()],
+                where={first_key: sorted({str(value) for value in frame[first_key].unique()})},
+            )
+            failpoint("before_commit")
+            write_deltalake(table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER)
+            failpoint("after_commit")
+            return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
+
+        return self._until_done(contract, attempt)
 
     def _held(
         self, contract: type[Contract], table: DeltaTable, window: Window | None, selection: pl.Expr

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     )
     history_assets: Names = Field(
         default=("bitcoin", "ethereum"), description="Asset ids whose daily history is pulled, comma-separated."
+    )
+
+    catalog: Literal["none", "glue"] = Field(
+        default="none", description="Where tables are registered for Athena: nowhere, or in Glue after each commit."
+    )
+    catalog_prefix: str = Field(
+        default="crypto_",
+        pattern=r"^[a-z0-9_]{1,64}$",
+        description="What the zones' Glue databases begin with: crypto_ makes crypto_raw, crypto_trusted and so on.",
     )
 
     @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", mode="before")

@@ -321,7 +321,11 @@ def delta_type(dtype: pl.DataType) -> str:
 
 def hive_type(dtype: pl.DataType) -> str:
     """The Glue and Athena DDL type of a contract dtype."""
-    delta = delta_type(dtype)
+    return hive_name(delta_type(dtype))
+
+
+def hive_name(delta: str) -> str:
+    """The same of a Delta type."""
     return _HIVE_TYPES.get(delta, delta)
 
 

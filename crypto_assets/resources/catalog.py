@@ -1,0 +1,613 @@
+"""Glue's tables, made equal to the lake's: what Athena, Lake Formation and the console know of a table.
+
+Belongs here: how a contract, a table's log and a view look in Glue, writing them there, and finding what differs. Does
+not: the tables (``lake.py`` calls this module after a commit), the databases (``infra/`` makes them), queries.
+
+The catalog holds nothing of its own. Names, types and their order are the Delta log's, comments and facts the
+contract's, views are ``tables/views.py``; whatever is lost or changed in Glue is made again from these. Entries are
+written one at a time and whole, by whoever comes: two writers that meet compare again, and end equal.
+
+A table is a native Delta one, as Athena engine 3 and Trino want it: ``table_type=DELTA``, its address as the SerDe's
+``path`` too (Trino looks nowhere else), all columns in ``Columns`` and no partition keys, which it takes from the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError
+from crypto_assets.resources.clock import Clock, SystemClock
+from crypto_assets.resources.settings import storage_options
+from crypto_assets.tables import ALL_TABLES, BY_NAME, Contract
+from crypto_assets.tables.contract import (
+    Zone,
+    comment,
+    delta_type,
+    description,
+    fields,
+    fingerprint,
+    hive_name,
+    primary_key,
+)
+from crypto_assets.tables.views import VIEWS
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+    from crypto_assets.resources.lake import Lake
+
+# What is ours in a database carries these parameters; whatever else lies there is left alone.
+_FACTS: Final = "crypto_assets."
+_MARK: Final = f"{_FACTS}contract"
+# Two writers that meet differ by one request; six turns with jitter outlast a dozen of them.
+_TRIES: Final = 6
+# botocore waits between attempts for a random time below 1, 2, 4, 8, 16 s: Glue's quotas are per second and account.
+_ATTEMPTS: Final = 6
+# Glue answers in tens of milliseconds.
+_REQUEST_S: Final = 10
+# The most that Glue deletes at once.
+_TABLES_PER_REQUEST: Final = 100
+_SAFE: Final = "the lake is untouched, and each entry in Glue is a whole one"
+_TRINO_TYPES: Final = {
+    "binary": "varbinary",
+    "integer": "integer",
+    "long": "bigint",
+    "string": "varchar",
+    "timestamp": "timestamp(3) with time zone",
+}
+
+TableInput = dict[str, Any]
+What = Literal["missing", "location", "columns", "facts", "statement", "stray"]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One difference between Glue and the lake.
+
+    Attributes:
+        table: ``zone.name``.
+        database: Glue's.
+        what: ``missing`` in Glue; at another ``location``; with other ``columns`` (names, order, types, comments),
+            ``facts`` (parameters, owner, formats) or, of a view, another ``statement``; or ``stray``: in Glue and
+            not in the lake.
+        told: the difference in words.
+        is_ours: whether a sync or rebuild mends it; a stray table of somebody else is only reported.
+    """
+
+    table: str
+    database: str
+    what: What
+    told: str
+    is_ours: bool = True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was done for a table or view: ``registered`` anew, ``updated``, or found ``equal``."""
+
+    table: str
+    database: str
+    done: Literal["registered", "updated", "equal"]
+
+
+class Catalog:
+    """The Glue databases of the zones, ``<prefix><zone>``.
+
+    Args:
+        client: boto3's Glue client; without one it is made when it is first needed, with the credentials and endpoints
+            that boto3 finds.
+        prefix: what the databases' names begin with.
+        region: the client's region; it has to be told, since tables in another region than the bucket's are no use.
+        clock, rng: time and jitter of retries.
+
+    What a database holds is asked once and remembered: one request a zone and process.
+    """
+
+    def __init__(
+        self,
+        client: Any = None,
+        prefix: str = "crypto_",
+        *,
+        region: str | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self._given, self._region = client, region
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._known: dict[str, dict[str, TableInput]] = {}
+
+    @cached_property
+    def client(self) -> Any:
+        """boto3's client, which waits and asks again where Glue is throttled or out of order."""
+        if self._given is not None:
+            return self._given
+        import boto3
+        from botocore.config import Config
+
+        if self._region is None:
+            raise NeedsYouError("no region is set", where="glue", safe=_SAFE, hint="set AWS_REGION to the bucket's")
+        with _border("glue", self._region):
+            return boto3.session.Session().client(
+                "glue",
+                region_name=self._region,
+                config=Config(
+                    connect_timeout=_REQUEST_S,
+                    read_timeout=_REQUEST_S,
+                    retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                ),
+            )
+
+    def database(self, zone: str) -> str:
+        """The Glue database of a zone."""
+        return f"{self.prefix}{zone}"
+
+    # ---- writing ----
+
+    def sync(self, contract: type[Contract], uri: str, schema: Mapping[str, str]) -> list[Entry]:
+        """Make Glue's entry of one table equal to the lake's, and those of views over it that find all they read.
+
+        ``schema`` is the log's: column names in order with their Delta types.
+
+        Raises:
+            NeedsYouError: no credentials, no permission, no such database.
+            TransientError: Glue is out of reach, throttles, or others keep changing the entry.
+        """
+        done = [self._put(contract.table.full_name, self.table_input(contract, uri, schema))]
+        name = contract.table.full_name
+        return done + [self._put_view(view) for view in VIEWS if name in reads(view) and self._is_readable(view)]
+
+    def sync_all(self, lake: Lake) -> Iterator[Entry]:
+        """The same for all that the lake holds, and every view; strays stay. Raises as ``sync`` and ``Lake``."""
+        self.forget()
+        for name, wanted in self._wanted(lake).items():
+            yield self._put(name, wanted)
+
+    def rebuild(self, lake: Lake) -> Iterator[Entry]:
+        """Delete what is ours in Glue and make it again. Grants on single tables go with them, those on databases stay.
+
+        The lake is read before anything is deleted: one that cannot be read keeps its catalog.
+        """
+        self.forget()
+        wanted = self._wanted(lake)
+        for zone in Zone:
+            database = self.database(zone)
+            ours = [
+                name
+                for name, held in self._held(database).items()
+                if f"{zone}.{name}" in wanted or _MARK in held.get("Parameters", {})
+            ]
+            for i in range(0, len(ours), _TABLES_PER_REQUEST):
+                with _border(database, self._region):
+                    self.client.batch_delete_table(
+                        DatabaseName=database, TablesToDelete=ours[i : i + _TABLES_PER_REQUEST]
+                    )
+        self.forget()
+        for name, table in wanted.items():
+            yield self._put(name, table)
+
+    def make_databases(self) -> list[str]:
+        """Make the zones' databases that are not there, where no ``infra/`` does; returns their names."""
+        made = []
+        for database in map(self.database, Zone):
+            with _border(database, self._region):
+                try:
+                    self.client.create_database(DatabaseInput={"Name": database})
+                except self.client.exceptions.AlreadyExistsException:
+                    continue
+            made.append(database)
+        self.forget()
+        return made
+
+    def forget(self) -> None:
+        """Ask Glue anew what it holds."""
+        self._known.clear()
+
+    # ---- looking ----
+
+    def check(self, lake: Lake) -> list[Drift]:
+        """Every difference between Glue and the lake, by table. Raises as ``sync`` and ``Lake``; nothing is changed."""
+        self.forget()
+        wanted = self._wanted(lake)
+        found: list[Drift] = []
+        for zone in Zone:
+            database = self.database(zone)
+            held = self._held(database)
+            names = {name.partition(".")[2]: name for name in wanted if name.startswith(f"{zone}.")}
+            for bare, name in sorted(names.items()):
+                if bare not in held:
+                    told = "Glue does not know it: it was dropped by hand, or never registered"
+                    found.append(Drift(name, database, "missing", told))
+                else:
+                    found += [Drift(name, database, what, told) for what, told in differences(wanted[name], held[bare])]
+            for bare in sorted(held.keys() - names.keys()):
+                is_ours = _MARK in held[bare].get("Parameters", {})
+                told = "the lake does not hold it any more" if is_ours else "it is not in the lake, and not ours"
+                found.append(Drift(f"{zone}.{bare}", database, "stray", told, is_ours))
+        return found
+
+    # ---- inside ----
+
+    def table_input(self, contract: type[Contract], uri: str, schema: Mapping[str, str] | None = None) -> TableInput:
+        """The entry of a table, refused where Athena could never read it."""
+        if "://" not in uri and not _is_loopback(self.client.meta.endpoint_url):
+            raise NeedsYouError(
+                "the lake is a directory of this machine, which Athena cannot read",
+                where=contract.table.full_name,
+                safe=_SAFE,
+                hint="set CRYPTO_ASSETS_LAKE_URI to s3://bucket/prefix, or CRYPTO_ASSETS_CATALOG=none",
+            )
+        return table_input(contract, location(uri), schema)
+
+    def _wanted(self, lake: Lake) -> dict[str, TableInput]:
+        """What Glue should hold for what the lake holds now, tables first."""
+        found: dict[str, TableInput] = {}
+        for contract in ALL_TABLES:
+            schema = lake.schema(contract)
+            if schema is not None:
+                found[contract.table.full_name] = self.table_input(contract, lake.uri(contract), schema)
+        views = [view for view in VIEWS if reads(view) <= found.keys()]
+        return found | {view: view_input(view, self.prefix) for view in views}
+
+    def _is_readable(self, view: str) -> bool:
+        """Whether all tables that a view reads are registered."""
+        return all(table in self._held(self.database(zone)) for zone, table in map(_split, reads(view)))
+
+    def _put_view(self, view: str) -> Entry:
+        return self._put(view, view_input(view, self.prefix))
+
+    def _put(self, name: str, wanted: TableInput) -> Entry:
+        """Make one entry equal, comparing again with what Glue holds whenever somebody was faster."""
+        zone, table = _split(name)
+        database = self.database(zone)
+        with _border(name, self._region):
+            for n_tries in range(1, _TRIES + 1):
+                held = self._held(database).get(table)
+                try:
+                    if held is None:
+                        self.client.create_table(DatabaseName=database, TableInput=wanted)
+                    elif any(differences(wanted, held)):
+                        # Old versions of an entry say nothing that the log does not.
+                        self.client.update_table(DatabaseName=database, TableInput=wanted, SkipArchive=True)
+                    else:
+                        return Entry(name, database, "equal")
+                except (
+                    self.client.exceptions.AlreadyExistsException,
+                    self.client.exceptions.EntityNotFoundException,
+                    self.client.exceptions.ConcurrentModificationException,
+                ):
+                    self._known.pop(database, None)
+                    self._clock.sleep(self._rng.uniform(0, 0.05 * 2**n_tries))
+                    continue
+                self._known[database][table] = wanted
+                return Entry(name, database, "registered" if held is None else "updated")
+        raise TransientError("others keep changing it in Glue", where=name, safe=_SAFE, hint="run the same again")
+
+    def _held(self, database: str) -> dict[str, TableInput]:
+        """What Glue holds in a database, by table."""
+        if database not in self._known:
+            with _border(database, self._region):
+                try:
+                    pages = self.client.get_paginator("get_tables").paginate(DatabaseName=database)
+                    self._known[database] = {table["Name"]: table for page in pages for table in page["TableList"]}
+                except self.client.exceptions.EntityNotFoundException:
+                    raise NeedsYouError(
+                        f"Glue in {self.client.meta.region_name} has no database {database}",
+                        where="glue",
+                        safe=_SAFE,
+                        hint="deploy it, or make it with crypto-assets catalog sync --create; "
+                        "if it is there, check AWS_REGION and CRYPTO_ASSETS_CATALOG_PREFIX",
+                    ) from None
+        return self._known[database]
+
+
+def catalog_of(kind: str, prefix: str, environment: Mapping[str, str] = os.environ) -> Catalog | None:
+    """The catalog of this kind (``none`` or ``glue``), in the bucket's region. Nothing is asked yet."""
+    return Catalog(prefix=prefix, region=storage_options(environment).get("AWS_REGION")) if kind == "glue" else None
+
+
+# ---- what an entry says ----
+
+
+def location(uri: str) -> str:
+    """A table's address as Glue holds it; of a directory a ``file://`` one, for what answers Athena's calls here."""
+    return uri if "://" in uri else Path(uri).absolute().as_uri()
+
+
+def table_input(contract: type[Contract], place: str, schema: Mapping[str, str] | None = None) -> TableInput:
+    """Glue's TableInput of a table at ``place``; ``schema`` is the log's, without one the contract's own."""
+    told = {field.name: field for field in fields(contract)}
+    schema = schema or {field.name: delta_type(field.dtype) for field in told.values()}
+    table = contract.table
+    return {
+        "Name": table.name,
+        "Description": description(contract),
+        "Owner": table.owner,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {
+            "EXTERNAL": "TRUE",
+            "classification": "delta",
+            "spark.sql.sources.provider": "delta",
+            "table_type": "DELTA",
+            _MARK: fingerprint(contract),
+            f"{_FACTS}zone": str(table.zone),
+            f"{_FACTS}grain": ", ".join(primary_key(contract)),
+            f"{_FACTS}partition_by": ", ".join(table.partition_by),
+            f"{_FACTS}cadence": table.cadence,
+            f"{_FACTS}retention": table.retention,
+            f"{_FACTS}owner": table.owner,
+        },
+        "PartitionKeys": [],
+        "StorageDescriptor": {
+            "Columns": [
+                {"Name": name, "Type": hive_name(kind), "Comment": comment(told[name])} for name, kind in schema.items()
+            ],
+            "Location": place,
+            "InputFormat": "org.apache.hadoop.mapred.SequenceFileInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveSequenceFileOutputFormat",
+            "SerdeInfo": {
+                "SerializationLibrary": "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
+                "Parameters": {"serialization.format": "1", "path": place},
+            },
+        },
+    }
+
+
+def view_input(view: str, prefix: str) -> TableInput:
+    """Glue's TableInput of a view: statement and columns as Presto's JSON in base64, where Athena looks for them."""
+    zone, name = _split(view)
+    sql, columns = view_sql(view, prefix), _columns(view)
+    told = {
+        "originalSql": sql,
+        "catalog": "awsdatacatalog",
+        "schema": f"{prefix}{zone}",
+        "columns": [{"name": column, "type": _view_type(kind)} for column, kind in columns.items()],
+    }
+    return {
+        "Name": name,
+        "Description": f"A view over {', '.join(sorted(reads(view)))}.",
+        "TableType": "VIRTUAL_VIEW",
+        "Parameters": {"presto_view": "true", "comment": "Presto View", _MARK: "view", f"{_FACTS}zone": zone},
+        "PartitionKeys": [],
+        "ViewOriginalText": f"/* Presto View: {base64.b64encode(json.dumps(told).encode()).decode()} */",
+        "ViewExpandedText": "/* Presto View */",
+        "StorageDescriptor": {
+            "Columns": [{"Name": column, "Type": _view_hive(kind)} for column, kind in columns.items()],
+            "Location": "",
+            "SerdeInfo": {},
+        },
+    }
+
+
+def view_sql(view: str, prefix: str) -> str:
+    """A view's SELECT with Glue's names for its tables, and its times as plain timestamps in UTC.
+
+    Athena refuses a view with a ``timestamp with time zone`` column, for which Hive has no type. A Delta time's zone is
+    UTC, so that the cast takes nothing but the zone.
+    """
+    from sqlglot import exp
+
+    tree: Any = _parsed(view).copy()
+    for table in tree.find_all(exp.Table):
+        if table.db:
+            table.set("db", exp.to_identifier(f"{prefix}{table.db}"))
+    columns = _columns(view)
+    if not any(kind.endswith("with time zone") for kind in columns.values()):
+        return str(tree.sql("athena"))
+    shown = [
+        exp.alias_(exp.cast(_quoted(name), "timestamp"), name, quoted=True)
+        if kind.endswith("with time zone")
+        else _quoted(name)
+        for name, kind in columns.items()
+    ]
+    return exp.select(*shown).from_(tree.subquery("held")).sql("athena")
+
+
+def ddl(contracts: Iterable[tuple[type[Contract], str]], prefix: str) -> Iterator[str]:
+    """What to run in Athena where Glue cannot be called: the tables' statements, then the views'.
+
+    Athena takes no more than address and type there and reads the columns from the log, without their comments.
+    """
+    known = set()
+    for contract, uri in contracts:
+        zone, name = contract.table.path
+        known.add(contract.table.full_name)
+        place = location(uri).replace("'", "''")
+        yield (
+            f"CREATE EXTERNAL TABLE IF NOT EXISTS {prefix}{zone}.{name}\n"
+            f"LOCATION '{place}/'\nTBLPROPERTIES ('table_type' = 'DELTA');"
+        )
+    for view in VIEWS:
+        if reads(view) <= known:
+            zone, name = _split(view)
+            yield f"CREATE OR REPLACE VIEW {prefix}{zone}.{name} AS\n{view_sql(view, prefix)};"
+
+
+@cache
+def reads(view: str) -> frozenset[str]:
+    """The tables, and views, that a view reads, as ``zone.name``."""
+    from sqlglot import exp
+
+    return frozenset(f"{table.db}.{table.name}" for table in _parsed(view).find_all(exp.Table) if table.db)
+
+
+@cache
+def _parsed(view: str) -> exp.Expr:
+    import sqlglot
+
+    return sqlglot.parse_one(VIEWS[view], read="athena")
+
+
+@cache
+def _columns(view: str) -> Mapping[str, str]:
+    """A view's columns with their Trino types, from the types of what it reads."""
+    from sqlglot import exp
+    from sqlglot.optimizer.annotate_types import annotate_types
+    from sqlglot.optimizer.qualify import qualify
+    from sqlglot.schema import MappingSchema
+
+    held: dict[str, dict[str, dict[str, str]]] = {}
+    for name in reads(view):
+        zone, table = _split(name)
+        held.setdefault(zone, {})[table] = dict(_columns(name)) if name in VIEWS else _trino_columns(BY_NAME[name])
+    schema: Any = MappingSchema(dict(held), dialect="trino")
+    typed: Any = annotate_types(
+        qualify(_parsed(view).copy(), schema=schema, dialect="trino"), schema=schema, dialect="trino"
+    )
+    found = {}
+    for column in typed.selects:
+        if column.type is None or column.type.is_type(exp.DataType.Type.UNKNOWN):
+            raise ValueError(f"the type of {view}.{column.alias_or_name} cannot be told: write a cast")
+        found[column.alias_or_name] = (
+            column.type.sql("trino").lower().replace(" ", "").replace("withtimezone", " with time zone")
+        )
+    return found
+
+
+def _trino_columns(contract: type[Contract]) -> dict[str, str]:
+    kinds = {field.name: delta_type(field.dtype) for field in fields(contract)}
+    return {name: _TRINO_TYPES.get(kind, kind) for name, kind in kinds.items()}
+
+
+def _view_type(kind: str) -> str:
+    """A column's type as the view shows it: a time without its zone."""
+    return "timestamp(3)" if kind.startswith("timestamp") else kind
+
+
+def _view_hive(kind: str) -> str:
+    """Hive's name of the same."""
+    if kind.startswith("timestamp"):
+        return "timestamp"
+    return {"varchar": "string", "varbinary": "binary", "integer": "int"}.get(kind, kind)
+
+
+def _quoted(name: str) -> exp.Column:
+    from sqlglot import exp
+
+    return exp.column(name, quoted=True)
+
+
+def _split(name: str) -> tuple[str, str]:
+    zone, _, table = name.partition(".")
+    return zone, table
+
+
+# ---- what differs ----
+
+
+def differences(wanted: TableInput, held: TableInput) -> Iterator[tuple[What, str]]:
+    """How the entry that Glue holds differs from the one it should hold; more than it should say is no difference."""
+    for path, ours, theirs in _leaves(wanted, held):
+        if path == "StorageDescriptor.Columns":
+            yield from (("columns", told) for told in _differing_columns(ours, theirs))
+        elif path in _WHAT:
+            yield _WHAT[path], f"{path.rpartition('.')[2]} is {theirs or 'not there'}, not {ours}"
+        elif path == "ViewOriginalText":
+            yield "statement", "its statement is another"
+        else:
+            yield "facts", f"{path.removeprefix('Parameters.')} is {theirs or 'not there'}, not {ours}"
+
+
+_WHAT: Final[Mapping[str, What]] = {
+    "PartitionKeys": "columns",
+    "StorageDescriptor.Location": "location",
+    "StorageDescriptor.SerdeInfo.Parameters.path": "location",
+}
+
+
+def _leaves(wanted: TableInput, held: TableInput, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where the two differ: path, wanted value, held value. Glue leaves out what is empty."""
+    for name, ours in wanted.items():
+        theirs = held.get(name) or type(ours)()
+        if isinstance(ours, dict):
+            yield from _leaves(ours, theirs, f"{path}{name}.")
+        elif ours != theirs:
+            yield f"{path}{name}", ours, theirs
+
+
+def _differing_columns(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> Iterator[str]:
+    wanted = {column["Name"]: column for column in ours}
+    held = {column["Name"]: column for column in theirs}
+    yield from (f"column {name} is missing" for name in wanted if name not in held)
+    yield from (f"column {name} is not in the lake" for name in held if name not in wanted)
+    for name in wanted.keys() & held.keys():
+        if held[name].get("Type") != wanted[name]["Type"]:
+            yield f"column {name} is {held[name].get('Type')}, not {wanted[name]['Type']}"
+        if held[name].get("Comment", "") != wanted[name].get("Comment", ""):
+            yield f"the comment of {name} is another"
+    if wanted.keys() == held.keys() and list(wanted) != list(held):
+        yield "columns are in another order"
+
+
+# ---- errors ----
+
+_NO_KEYS = (
+    "there are no credentials to be had",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
+)
+_NEEDS_A_PERSON: Final = {
+    "UnrecognizedClientException": ("Glue does not know the access key", "check AWS_ACCESS_KEY_ID"),
+    "InvalidSignatureException": ("Glue refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
+    "ExpiredTokenException": ("the credentials have expired", "renew them"),
+    "ResourceNumberLimitExceededException": ("the account holds as many tables as it may", "raise the quota of Glue"),
+    "NoCredentialsError": _NO_KEYS,
+    "PartialCredentialsError": _NO_KEYS,
+    "CredentialRetrievalError": _NO_KEYS,
+    "ProfileNotFound": _NO_KEYS,
+    "TokenRetrievalError": ("the credentials have expired", "log in again"),
+    "UnauthorizedSSOTokenError": ("the credentials have expired", "log in again"),
+    "NoRegionError": ("no region is set", "set AWS_REGION to the bucket's"),
+}
+_THROTTLED: Final = ("Throttling", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "SlowDown")
+_ACTION: Final = re.compile(r"perform: (glue:\w+)")
+
+
+@contextmanager
+def _border(where: str, region: str | None) -> Iterator[None]:
+    """What boto3 raises leaves as ours, in one line; its own text may hold addresses and stays behind."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise _typed(error, where, region) from None
+
+
+def _typed(error: Exception, where: str, region: str | None) -> CryptoAssetsError:
+    told = getattr(error, "response", {}).get("Error", {})
+    code, message = str(told.get("Code", "")) or type(error).__name__, str(told.get("Message", ""))
+    if code in _NEEDS_A_PERSON:
+        what, hint = _NEEDS_A_PERSON[code]
+        return NeedsYouError(what, where=where, safe=_SAFE, hint=hint)
+    if code.startswith("AccessDenied"):
+        if "Lake Formation" in message:
+            hint = "grant this role what it needs on the database in Lake Formation"
+            return NeedsYouError("Lake Formation denies it", where=where, safe=_SAFE, hint=hint)
+        action = _ACTION.search(message)
+        what = f"the role may not {action[1]}" if action else "Glue denies access"
+        return NeedsYouError(what, where=where, safe=_SAFE, hint="check the role's permissions on Glue")
+    if any(sign in code for sign in _THROTTLED):
+        what = f"Glue throttles us ({code}, {_ATTEMPTS} attempts)"
+        return TransientError(what, where=where, safe=_SAFE, hint="run the same again in a minute")
+    if getattr(error, "response", None):
+        what = f"Glue failed with {code}"
+    else:
+        what = f"Glue in {region or 'its region'} cannot be reached"
+    hint = "check AWS_REGION, AWS_ENDPOINT_URL and the network, then run the same again"
+    return TransientError(what, where=where, safe=_SAFE, hint=hint)
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return urlsplit(endpoint).hostname in {"127.0.0.1", "localhost", "::1"}
