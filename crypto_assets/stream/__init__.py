@@ -1,0 +1,1 @@
+"""Streams: websockets into Delta tables, exactly once. Read ``blocks.py`` first."""

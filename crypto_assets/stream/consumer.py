@@ -1,0 +1,298 @@
+"""The consumer: blocks into ``raw.trades``, ``raw.stream_prices`` and ``raw.stream_events``, each exactly once.
+
+One Delta commit of ``raw.trades`` holds the rows of a batch of blocks together with, as application transactions,
+
+* where each channel was read up to (``<channel>#<part>``), from which the next consumer goes on, and
+* the next block number of each collector's lane (``block/<lane>``), by which a repeated block is known.
+
+The commit lands only where the table still says what this consumer believes of both: of two consumers of one channel,
+a zombie after a lost lease or a rebalancing, one lands, the other finds the positions moved, forgets what it has in
+hand and goes on from there. Prices and events are committed before, each with its own block numbers: what they hold of a
+batch that is read again is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import polars as pl
+
+from crypto_assets.errors import DataError
+from crypto_assets.providers.feed import Decoded, Feed, Messages
+from crypto_assets.resources.clock import Clock
+from crypto_assets.resources.lake import Lake, PositionMoved
+from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.transport import Delivery, Position, Source
+from crypto_assets.tables.contract import UTC_TIME, Contract, polars_schema
+from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
+
+log = logging.getLogger(__name__)
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A batch that is in the lake.
+
+    Attributes:
+        n_trades, n_prices, n_events: rows of each table.
+        version: of ``raw.trades``.
+        positions: where each channel was read up to.
+        newest_us: our clock at its newest message, microseconds since 1970; None where it has none.
+    """
+
+    n_trades: int
+    n_prices: int
+    n_events: int
+    version: int
+    positions: Mapping[str, Position]
+    newest_us: int | None
+
+
+@dataclass
+class _Batch:
+    """What was read and is not in the lake."""
+
+    opened: float = 0.0
+    n_rows: int = 0
+    newest_us: int | None = None
+    positions: dict[str, Position] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    parts: dict[type[Contract], list[tuple[str, int, pl.DataFrame]]] = field(default_factory=dict)
+
+    def add(self, contract: type[Contract], block: Block, rows: pl.DataFrame) -> None:
+        if len(rows):
+            self.parts.setdefault(contract, []).append((_app(block), block.number, rows))
+            self.n_rows += len(rows)
+
+
+class Consumer:
+    """Carries blocks from a source into the lake; a context manager.
+
+    Args:
+        lake: where to.
+        source: made from what ``landed`` says: ``connect(landed)``.
+        feeds: by name.
+        clock: decides when a batch is due, and stamps nothing.
+        most_rows, most_s: a batch is committed when it holds so many rows, or so many seconds after its first block.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        connect: Callable[[Callable[[str], Position | None]], Source],
+        feeds: Mapping[str, Feed],
+        clock: Clock,
+        *,
+        most_rows: int = 100_000,
+        most_s: float = 5.0,
+    ) -> None:
+        self._lake = lake
+        self._feeds = feeds
+        self._clock = clock
+        self._most_rows, self._most_s = most_rows, most_s
+        self._at: dict[str, Position | None] = {}
+        self._next: dict[str, int | None] = {}
+        self._batch = _Batch()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._writing: Future[Landing] | None = None
+        self._n_parts = 1
+        self._source = connect(self.landed)
+        self._n_parts = self._source.n_parts
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
+
+    def landed(self, channel: str) -> Position | None:
+        """Where the table says that a channel was read up to."""
+        parts = [self._lake.landed(RawTrades, app) for app in _apps(channel, self._n_parts)]
+        position = None if None in parts else tuple(part for part in parts if part is not None)
+        self._at[channel] = position
+        return position
+
+    def step(self, seconds: float = 0.2) -> list[Landing]:
+        """Read what there is, for at most ``seconds`` where nothing is, and commit a batch that is due.
+
+        Returns:
+            what has landed meanwhile.
+
+        Raises:
+            TransientError, NeedsYouError, DataError: of the source or the lake. Nothing is lost: the next step, here or
+                in another process, goes on from what has landed.
+        """
+        for delivery in self._source.poll(seconds):
+            self._take(delivery)
+        done = self._finished(wait=False)
+        batch = self._batch
+        if batch.positions and (
+            batch.n_rows >= self._most_rows or self._clock.monotonic() - batch.opened >= self._most_s
+        ):
+            done += self._finished(wait=True)
+            # A failed commit has emptied the batch: its blocks are read again.
+            if self._batch is batch:
+                self._submit()
+        return done
+
+    def flush(self) -> list[Landing]:
+        """Commit what is in hand, and wait for it."""
+        done = self._finished(wait=True)
+        if self._batch.positions:
+            self._submit()
+            done += self._finished(wait=True)
+        return done
+
+    def _take(self, delivery: Delivery) -> None:
+        batch, block = self._batch, delivery.block
+        if not batch.positions:
+            batch.opened = self._clock.monotonic()
+        batch.positions[delivery.channel] = delivery.position
+        if block is None:
+            log.warning("%s: %s", delivery.channel, delivery.problem)
+            return
+        app = _app(block)
+        if app not in self._next:
+            self._next[app] = self._lake.landed(RawTrades, app)
+        expected = batch.numbers.get(app, self._next[app])
+        if expected is not None and block.number < expected:
+            return
+        events = list(block.events)
+        if expected is not None and block.number > expected:
+            events.append(_lost(block, expected))
+        batch.numbers[app] = block.number + block.lanes
+        decoded, unread = self._decoded(block)
+        batch.add(RawTrades, block, decoded.trades)
+        batch.add(RawStreamPrices, block, decoded.prices)
+        batch.add(RawStreamEvents, block, _event_rows(block, [*events, *unread]))
+        if block.received_us:
+            batch.newest_us = max(batch.newest_us or 0, block.received_us[-1])
+
+    def _decoded(self, block: Block) -> tuple[Decoded, list[Event]]:
+        feed = self._feeds.get(block.feed)
+        if feed is None:
+            raise DataError(
+                f"a block of feed {block.feed!r}, which is not known here",
+                where="stream",
+                safe="nothing of it was taken, and it stays where it is",
+                hint="run the consumer in the collector's version",
+            )
+        decoded = feed.decode(Messages(block.pull_id, block.frames, block.received_us, block.markets))
+        return decoded, [Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in decoded.bad.items()]
+
+    def _submit(self) -> None:
+        batch, self._batch = self._batch, _Batch()
+        at, numbers = dict(self._at), dict(self._next)
+        self._at.update(batch.positions)
+        self._next.update(batch.numbers)
+        self._writing = self._writer.submit(self._commit, batch, at, numbers)
+
+    def _finished(self, *, wait: bool) -> list[Landing]:
+        """The commit under way, where it is done; on any failure all that is not in the lake is read again."""
+        if self._writing is None or not (wait or self._writing.done()):
+            return []
+        writing, self._writing = self._writing, None
+        try:
+            landing = writing.result()
+        except PositionMoved as moved:
+            log.warning("%s", moved)
+            self._restart()
+            return []
+        except BaseException:
+            self._restart()
+            raise
+        self._source.passed(dict(landing.positions))
+        return [landing]
+
+    def _restart(self) -> None:
+        self._batch = _Batch()
+        self._at.clear()
+        self._next.clear()
+        self._source.rewind()
+
+    def _commit(
+        self, batch: _Batch, at: Mapping[str, Position | None], numbers: Mapping[str, int | None]
+    ) -> Landing:
+        counts = {contract: self._append_beside(contract, batch) for contract in (RawStreamPrices, RawStreamEvents)}
+        expected: dict[str, int | None] = {app: numbers[app] for app in batch.numbers}
+        after: dict[str, int] = dict(batch.numbers)
+        for channel, position in batch.positions.items():
+            known = at.get(channel)
+            for i, app in enumerate(_apps(channel, self._n_parts)):
+                expected[app] = None if known is None else known[i]
+                after[app] = position[i]
+        trades = _rows(RawTrades, batch.parts.get(RawTrades, []))
+        landed = self._lake.advance(RawTrades, trades, expected=expected, after=after)
+        return Landing(
+            len(trades),
+            counts[RawStreamPrices],
+            counts[RawStreamEvents],
+            landed.version,
+            batch.positions,
+            batch.newest_us,
+        )
+
+    def _append_beside(self, contract: type[Contract], batch: _Batch) -> int:
+        """Rows of a table that follows ``raw.trades``: those of blocks that it does not hold yet."""
+        parts = batch.parts.get(contract, [])
+        apps = {app for app, _, _ in parts}
+        expected = {app: self._lake.landed(contract, app) for app in apps}
+        fresh = [part for part in parts if part[1] >= (expected[part[0]] or 0)]
+        if not fresh:
+            return 0
+        touched = {app for app, _, _ in fresh}
+        self._lake.advance(
+            contract,
+            _rows(contract, fresh),
+            expected={app: expected[app] for app in touched},
+            after={app: batch.numbers[app] for app in touched},
+        )
+        return sum(len(rows) for _, _, rows in fresh)
+
+
+def _app(block: Block) -> str:
+    return f"block/{block.lane}"
+
+
+def _apps(channel: str, n_parts: int) -> list[str]:
+    return [f"{channel}#{i}" for i in range(n_parts)]
+
+
+def _rows(contract: type[Contract], parts: Iterable[tuple[str, int, pl.DataFrame]]) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=polars_schema(contract)), *(rows for _, _, rows in parts)])
+
+
+def _lost(block: Block, expected: int) -> Event:
+    """Blocks that should have come before this one: a broker forgot them, or a journal was thrown away."""
+    start = block.received_us[0] if block.received_us else 0
+    n = (block.number - expected) // block.lanes
+    return Event("blocks_lost", start, start, f"blocks {expected} to {block.number} of {block.collector} never came", n=n)
+
+
+def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
+    arrived = block.received_us[-1] if block.received_us else max((e.ends_us for e in events), default=0)
+    told = {
+        "pull_id": [block.pull_id] * len(events),
+        "page": range(len(events)),
+        "provider": [block.feed] * len(events),
+        "ingested_at": [arrived] * len(events),
+        "kind": [event.kind for event in events],
+        "subject": [event.subject for event in events],
+        "starts_at": [event.starts_us for event in events],
+        "ends_at": [event.ends_us for event in events],
+        "n": [event.n for event in events],
+        "detail": [event.detail for event in events],
+    }
+    clocks = ("ingested_at", "starts_at", "ends_at")
+    rows = pl.DataFrame(told, schema_overrides={"page": pl.Int32, "subject": pl.String, **dict.fromkeys(clocks, pl.Int64)})
+    rows = rows.with_columns(pl.col(clocks).cast(UTC_TIME).dt.truncate("1ms")).with_columns(date=pl.col("ends_at").dt.date())
+    return rows.select(polars_schema(RawStreamEvents).names()).cast(dict(polars_schema(RawStreamEvents)))

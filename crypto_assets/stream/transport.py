@@ -1,0 +1,71 @@
+"""What carries blocks from collectors to consumers, and back to where they were: direct, Kinesis, Kafka.
+
+A transport is a ``Sink`` for the collector and a ``Source`` for the consumer. It may repeat blocks, and keeps the order
+of each lane. Its shards or partitions are called channels here; where a channel was read up to is a ``Position``, kept
+in the Delta log of the table and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from crypto_assets.stream.blocks import Block
+
+Position = tuple[int, ...]
+"""Where a channel was read up to, as numbers of at most 63 bits: what a Delta application transaction can hold."""
+
+Landed = Callable[[str], Position | None]
+"""Where the table says that a channel was read up to."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One record of a channel, and the position after it; the block is None where the record is none, saying why."""
+
+    channel: str
+    position: Position
+    block: Block | None
+    problem: str = ""
+
+
+class Sink(Protocol):
+    """Where a collector's blocks go."""
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Hand over blocks in order, and return when all of them are safe there.
+
+        Raises:
+            TransientError: the transport is out of reach; none, some or all are there, and they may be put again.
+            NeedsYouError: it refuses until a person helps.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Source(Protocol):
+    """Where a consumer's blocks come from."""
+
+    n_parts: int
+    """Of how many numbers its positions are."""
+
+    def poll(self, seconds: float) -> list[Delivery]:
+        """What has come since, waiting at most so long for something. Channels that are new here begin where ``landed``
+        says. Raises as ``Sink.put``, with nothing lost: the next poll goes on."""
+        ...
+
+    def rewind(self) -> None:
+        """Forget what was read and begin each channel anew where ``landed`` says."""
+        ...
+
+    def passed(self, positions: dict[str, Position]) -> None:
+        """These positions are in the lake: what lies before them is not needed again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections, and of channels for others."""
+        ...
