@@ -360,7 +360,6 @@ class Lake:
         """
         _require(contract, Write.APPEND)
         _require_dtypes(contract, frame)
-        frame = sort(contract, frame)
 
         def is_done(table: DeltaTable) -> bool:
             found = {app: table.transaction_version(app) for app in after}
@@ -515,23 +514,21 @@ class Lake:
         is_done: Callable[[DeltaTable], bool],
     ) -> Commit:
         """Append the frame with the versions of its apps in one commit, unless the table says that it is done."""
+        rows = sort(contract, frame)
+        # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
+        first_key = primary_key(contract)[0]
+        where = {first_key: sorted({str(value) for value in frame[first_key].unique()})}
 
         def attempt() -> Commit:
             table = self._ensure(contract)
             if is_done(table):
                 return Commit(contract.table.full_name, table.version(), 0, is_new=False)
-            # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
-            first_key = primary_key(contract)[0]
-            properties = self._properties(
-                contract,
-                sort(contract, frame),
-                transactions=[Transaction(app, version) for app, version in apps.items()],
-                where={first_key: sorted({str(value) for value in frame[first_key].unique()})},
-            )
+            transactions = [Transaction(app, version) for app, version in apps.items()]
+            properties = self._properties(contract, rows, transactions=transactions, where=where)
             failpoint("before_commit")
-            write_deltalake(table, frame, mode="append", commit_properties=properties, writer_properties=_WRITER)
+            write_deltalake(table, rows, mode="append", commit_properties=properties, writer_properties=_WRITER)
             failpoint("after_commit")
-            return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
+            return Commit(contract.table.full_name, table.version(), len(rows), is_new=True)
 
         return self._until_done(contract, attempt)
 

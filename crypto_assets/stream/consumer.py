@@ -187,7 +187,9 @@ class Consumer:
                 hint="run the consumer in the collector's version",
             )
         decoded = feed.decode(Messages(block.pull_id, block.frames, block.received_us, block.markets))
-        return decoded, [Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in decoded.bad.items()]
+        return decoded, [
+            Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in decoded.bad.items()
+        ]
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, _Batch()
@@ -219,9 +221,7 @@ class Consumer:
         self._next.clear()
         self._source.rewind()
 
-    def _commit(
-        self, batch: _Batch, at: Mapping[str, Position | None], numbers: Mapping[str, int | None]
-    ) -> Landing:
+    def _commit(self, batch: _Batch, at: Mapping[str, Position | None], numbers: Mapping[str, int | None]) -> Landing:
         counts = {contract: self._append_beside(contract, batch) for contract in (RawStreamPrices, RawStreamEvents)}
         expected: dict[str, int | None] = {app: numbers[app] for app in batch.numbers}
         after: dict[str, int] = dict(batch.numbers)
@@ -275,7 +275,9 @@ def _lost(block: Block, expected: int) -> Event:
     """Blocks that should have come before this one: a broker forgot them, or a journal was thrown away."""
     start = block.received_us[0] if block.received_us else 0
     n = (block.number - expected) // block.lanes
-    return Event("blocks_lost", start, start, f"blocks {expected} to {block.number} of {block.collector} never came", n=n)
+    return Event(
+        "blocks_lost", start, start, f"blocks {expected} to {block.number} of {block.collector} never came", n=n
+    )
 
 
 def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
@@ -293,6 +295,10 @@ def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
         "detail": [event.detail for event in events],
     }
     clocks = ("ingested_at", "starts_at", "ends_at")
-    rows = pl.DataFrame(told, schema_overrides={"page": pl.Int32, "subject": pl.String, **dict.fromkeys(clocks, pl.Int64)})
-    rows = rows.with_columns(pl.col(clocks).cast(UTC_TIME).dt.truncate("1ms")).with_columns(date=pl.col("ends_at").dt.date())
+    rows = pl.DataFrame(
+        told, schema_overrides={"page": pl.Int32, "subject": pl.String, **dict.fromkeys(clocks, pl.Int64)}
+    )
+    rows = rows.with_columns(pl.col(clocks).cast(UTC_TIME).dt.truncate("1ms")).with_columns(
+        date=pl.col("ends_at").dt.date()
+    )
     return rows.select(polars_schema(RawStreamEvents).names()).cast(dict(polars_schema(RawStreamEvents)))
