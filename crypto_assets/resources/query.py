@@ -21,12 +21,13 @@ from concurrent.futures import Future, wait
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
+from crypto_assets.resources.dialect import Parameter, bound, literal, require_athena, unknown_function
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -72,6 +73,22 @@ _MACROS: Final = (
 )
 
 
+class Engine(Protocol):
+    """What answers SQL: `QueryEngine` on this machine, `athena.AthenaEngine` at AWS; alike in meaning and types."""
+
+    def query(self, sql: str, parameters: Sequence[Parameter] = ()) -> pl.DataFrame:
+        """Answer one statement with a whole frame, or raise; each ``?`` takes the value whose turn it is."""
+        ...
+
+    def bill(self) -> str | None:
+        """What the calling thread's last query read and cost, in one line; None where nothing is paid for."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held; the next query opens it anew."""
+        ...
+
+
 class QueryEngine:
     """Answers Athena SQL over Delta tables; a context manager, and safe to use from several threads.
 
@@ -86,6 +103,7 @@ class QueryEngine:
         threads: processor threads for all queries together.
         timeout_s: seconds that one query may take, its opening of tables included.
         max_rows: a longer answer is an error, never a shortened answer; None for no limit.
+        prefix: what stands before a zone's name in the name of its database at Athena.
 
     Raises:
         UsageError: a name that is not ``zone.table``, or that is both a table and a view.
@@ -102,6 +120,7 @@ class QueryEngine:
         threads: int = 2,
         timeout_s: float = 60.0,
         max_rows: int | None = None,
+        prefix: str = DATABASE_PREFIX,
     ) -> None:
         for name in (*tables, *views):
             if not _NAME.fullmatch(name) or (name in tables and name in views):
@@ -119,6 +138,7 @@ class QueryEngine:
         self._threads = threads
         self._timeout_s = timeout_s
         self._max_rows = max_rows
+        self._prefix = prefix
         self._database: DuckDBPyConnection | None = None
         self._opening = threading.Lock()
 
@@ -137,11 +157,12 @@ class QueryEngine:
                 self._database.close()
                 self._database = None
 
-    def query(self, sql: str) -> pl.DataFrame:
+    def query(self, sql: str, parameters: Sequence[Parameter] = ()) -> pl.DataFrame:
         """Answer one SELECT (or ``SHOW TABLES``, ``DESCRIBE table``) with a whole frame, or raise.
 
-        Decimals come back exact, timestamps as ``Datetime("us", "UTC")``, intervals as text, sums of integers
-        as Int64. Columns without a name are called ``_col0``, ``_col1`` as Athena does.
+        Each ``?`` takes the value whose turn it is. Decimals come back exact, timestamps as
+        ``Datetime("us", "UTC")``, intervals as text, sums of integers as Int64. Columns without a name are called
+        ``_col0``, ``_col1`` as Athena does.
 
         Raises:
             UsageError: not one SELECT, an unknown table, column or function, an answer too big, bad values.
@@ -149,8 +170,9 @@ class QueryEngine:
             NeedsYouError: the store refuses our key, or there is none, or the bucket is in another region.
             DataError: a file of a table is gone or damaged.
         """
-        if shown := _SHOW_TABLES.fullmatch(sql):
-            return self._show_tables(shown.group(1))
+        sql = bound(sql, [literal(value) for value in parameters])
+        if listed := _SHOW_TABLES.fullmatch(sql):
+            return self._show_tables(listed.group(1))
         if described := _DESCRIBE.fullmatch(sql):
             name = self._resolve(*_spoken(described.group(1)))
             return self._run(lambda session: _described(session.columns(name)))
@@ -159,14 +181,15 @@ class QueryEngine:
         _settle_names(tree)
         return self._run(lambda session: self._fetch(session.connection, session.translate(tree)))
 
+    def bill(self) -> None:
+        """Nothing is paid for."""
+
     def _show_tables(self, database: str | None) -> pl.DataFrame:
-        zone = "" if database is None else database.strip('`"').lower().removeprefix(DATABASE_PREFIX) + "."
-        names = sorted(name for name in (*self._tables, *self._views) if name.startswith(zone))
-        return pl.DataFrame({"table": names}, schema={"table": pl.String})
+        return shown([*self._tables, *self._views], database, self._prefix)
 
     def _resolve(self, zone: str, table: str) -> str:
         """The full name that ``zone.table``, ``crypto_zone.table`` or a bare ``table`` stands for."""
-        return resolve([*self._tables, *self._views], zone, table)
+        return resolve([*self._tables, *self._views], zone, table, self._prefix)
 
     def _settle_tables(self, tree: exp.Expr) -> None:
         """Write every table of the statement as ``zone.table``; refuse the unknown before anything is opened."""
@@ -350,7 +373,9 @@ class _Session:
         _settle_literals(tree)
         try:
             known: Any = MappingSchema(dict(schema), dialect="trino")
-            typed = annotate_types(qualify(tree, schema=known, dialect="trino"), schema=known, dialect="trino")
+            # In Athena a column's alias is known to ORDER BY only.
+            qualified = qualify(tree, schema=known, dialect="trino", expand_alias_refs=False)
+            typed = annotate_types(qualified, schema=known, dialect="trino")
             _settle_dates(typed)
             for table in list(typed.find_all(exp.Table)):
                 if table.db:
@@ -364,15 +389,18 @@ class _Session:
             raise _refuse("the statement is nested too deeply", "split it with WITH") from None
 
 
-def resolve(known: Sequence[str], zone: str, table: str) -> str:
+def resolve(known: Sequence[str], zone: str, table: str, prefix: str = DATABASE_PREFIX) -> str:
     """The full name, of those known, that ``zone.table``, ``crypto_zone.table`` or a bare ``table`` stands for.
+
+    Args:
+        prefix: taken off a zone as ``crypto_`` is.
 
     Raises:
         UsageError: it stands for none, or for several.
     """
     if zone:
-        for name in (f"{zone}.{table}", f"{zone.removeprefix(DATABASE_PREFIX)}.{table}"):
-            if name in known:
+        for spoken in (zone, zone.removeprefix(DATABASE_PREFIX), zone.removeprefix(prefix)):
+            if (name := f"{spoken}.{table}") in known:
                 return name
     found = [] if zone else sorted(name for name in known if name.split(".")[1] == table)
     if len(found) == 1:
@@ -385,6 +413,14 @@ def resolve(known: Sequence[str], zone: str, table: str) -> str:
     near |= dict.fromkeys(by_table[match] for match in difflib.get_close_matches(table, by_table, n=3))
     hint = f"did you mean {' or '.join(list(near)[:3])}?" if near else f"FROM takes tables only; {_SEE_TABLES}"
     raise _refuse(f"there is no table {asked!r}", hint)
+
+
+def shown(known: Sequence[str], database: str | None, prefix: str = DATABASE_PREFIX) -> pl.DataFrame:
+    """The answer to ``SHOW TABLES``: the names known, all of them or those of one zone or database."""
+    zone = (database or "").strip('`"').lower()
+    zones = {f"{spoken}." for spoken in (zone, zone.removeprefix(DATABASE_PREFIX), zone.removeprefix(prefix))}
+    names = sorted(name for name in known if not zone or name.startswith(tuple(zones)))
+    return pl.DataFrame({"table": names}, schema={"table": pl.String})
 
 
 def tables_in(sql: str) -> set[str]:
@@ -409,8 +445,12 @@ def _spoken(name: str) -> tuple[str, str]:
     return zone, table
 
 
-def parse(sql: str) -> exp.Expr:
-    """The statement as a tree. Raises UsageError where it is not one SELECT, or uses what `QueryEngine` refuses."""
+def parse(sql: str, *, engine: Literal["duckdb", "athena"] = "duckdb") -> exp.Expr:
+    """The statement as a tree. Raises UsageError where it is not one SELECT, or uses what the engine refuses.
+
+    For both it is Athena's SQL. Only the local engine has a list of functions that it knows in other words, and only
+    Athena is handed the places of parameters.
+    """
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import ParseError, SqlglotError
@@ -442,18 +482,20 @@ def parse(sql: str) -> exp.Expr:
     if not isinstance(tree, (exp.Select, exp.SetOperation, exp.Subquery)):
         raise _refuse("only one SELECT is answered", "write SELECT, WITH or UNION")
     for node in tree.walk():
-        _judge(node)
+        _judge(node, is_local=engine == "duckdb")
+    require_athena(tokens, tree)
     return tree
 
 
-def _judge(node: exp.Expr) -> None:
+def _judge(node: exp.Expr, *, is_local: bool) -> None:
     """Raise UsageError for a node of a statement that may not stand there."""
     from sqlglot import exp
 
     if isinstance(node, (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock)):
         raise _refuse(f"{node.key.upper()} is refused", "the lake is read only here; keep to SELECT")
-    if isinstance(node, (exp.Placeholder, exp.Parameter, exp.SessionParameter)):
-        raise _refuse("parameters are refused", "write the value into the statement")
+    is_place = isinstance(node, exp.Placeholder) and not node.this and not is_local
+    if isinstance(node, (exp.Placeholder, exp.Parameter, exp.SessionParameter)) and not is_place:
+        raise _refuse("named parameters are refused", "write ? and give the values in their order")
     if isinstance(node, (exp.From, exp.Join)):
         source = node.this
         inner = source.this if isinstance(source, exp.Lateral) else source
@@ -463,10 +505,8 @@ def _judge(node: exp.Expr) -> None:
         _judge_table(node)
     if isinstance(node, (exp.ReadCSV, exp.ReadParquet)):
         raise _refuse(f"function {node.sql_name().lower()} is refused", "files cannot be read; SELECT from a table")
-    if isinstance(node, exp.Anonymous) and node.name.lower() not in _FUNCTIONS:
-        near = difflib.get_close_matches(node.name.lower(), _known_functions(), n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else "use a function of Athena that the local engine has"
-        raise _refuse(f"function {node.name.lower()} is refused or unknown", hint)
+    if is_local and isinstance(node, exp.Anonymous) and node.name.lower() not in _FUNCTIONS:
+        raise unknown_function(node.name.lower())
 
 
 def _judge_table(table: exp.Table) -> None:
@@ -484,12 +524,6 @@ def _judge_table(table: exp.Table) -> None:
         raise _refuse(
             "time travel is refused, as in Athena on Delta tables", "ask with a condition on available_at instead"
         )
-
-
-def _known_functions() -> list[str]:
-    from sqlglot.parsers.trino import TrinoParser
-
-    return [*_FUNCTIONS, *(name.lower() for name in TrinoParser.FUNCTIONS)]
 
 
 def outer_tables(tree: exp.Expr) -> list[exp.Table]:
@@ -597,6 +631,8 @@ def _presentable(answer: DuckDBPyRelation, names: list[str]) -> str:
         value = _identifier(column)
         if kind == "HUGEINT":  # DuckDB widens sum(bigint); Athena does not
             value = f"CAST({value} AS BIGINT)"
+        elif kind in {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}:
+            value = f"CAST({value} AS TIMESTAMPTZ)"  # the session's zone is UTC
         elif kind in {"INTERVAL", "BIT"}:
             value = f"CAST({value} AS VARCHAR)"
         elif "INTERVAL" in kind:
