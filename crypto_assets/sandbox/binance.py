@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from crypto_assets.sandbox.faults import Fault, spoil, spoil_columns
+from crypto_assets.sandbox.faults import Fault, spoil_answer
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.replies import broken_off, json_reply
 from crypto_assets.sandbox.spot import SpotMarket
@@ -29,6 +29,7 @@ from crypto_assets.sandbox.tape import (
     Candles,
     Tape,
     closing,
+    first_of,
     microseconds,
     tape_of,
 )
@@ -109,12 +110,7 @@ class _Question:
         return self.listed(), False
 
     def listed(self) -> list[SpotMarket]:
-        """Every market that has begun; one that ended is still there."""
-        return [
-            spot
-            for spot in self.tape.markets.values()
-            if spot.venue == VENUE and self.tape.begins(spot.market_id) <= self.until
-        ]
+        return self.tape.begun(VENUE, self.until)
 
     def limit(self, default: int = _DEFAULT_LIMIT) -> int:
         limit = self.number("limit")
@@ -340,8 +336,7 @@ def _day_of(spot: SpotMarket, asked: _Question) -> dict[str, object]:
     quote = asked.tape.quote(spot.market_id, asked.until)
     places, amounts = spot.price_places, spot.amount_places
     row: dict[str, object] = {"symbol": symbol_of(spot)}
-    opened, last = (int(day.open[0]), int(day.close[0])) if len(day) else (0, 0)
-    volume, value = (int(day.volume[0]), int(day.value[0])) if len(day) else (0, 0)
+    opened, last, volume, value = map(first_of, (day.open, day.close, day.volume, day.value))
     # A percentage with three decimals, a mean with the eight of all prices.
     percent = ((last - opened) * 200_000 + opened) // (2 * opened) if opened else 0
     mean = value * 10 ** (8 - places) // volume if volume else 0
@@ -349,20 +344,20 @@ def _day_of(spot: SpotMarket, asked: _Question) -> dict[str, object]:
         "priceChange": signed(last - opened, places),
         "priceChangePercent": signed(percent, 3, 3),
         "weightedAvgPrice": text(mean, 8),
-        "prevClosePrice": text(int(before.price[0]) if len(before) else 0, places),
+        "prevClosePrice": text(first_of(before.price), places),
         "lastPrice": text(last, places),
         "lastQty": text(quote.last_amount if quote else 0, amounts),
         **_book(spot, asked),
         "openPrice": text(opened, places),
-        "highPrice": text(int(day.high[0]) if len(day) else 0, places),
-        "lowPrice": text(int(day.low[0]) if len(day) else 0, places),
+        "highPrice": text(first_of(day.high), places),
+        "lowPrice": text(first_of(day.low), places),
         "volume": text(volume, amounts),
         "quoteVolume": text(value, spot.value_places),
         "openTime": asked.clock(asked.until - DAY_US),
         "closeTime": asked.clock(asked.until),
-        "firstId": int(trades.first_id[0]) if len(trades) else -1,
+        "firstId": first_of(trades.first_id, -1),
         "lastId": int(trades.last_id[-1]) if len(trades) else -1,
-        "count": int(day.n_trades[0]) if len(day) else 0,
+        "count": first_of(day.n_trades),
     }
     return row
 
@@ -448,7 +443,7 @@ def routes(market: Market, state: SandboxState) -> list[Route]:
         except _RefusedError as refused:
             return json_reply(400, refused.body)
         for fault in struck:
-            data = _spoiled(fault, data)
+            data = spoil_answer(fault.kind, KLINE_NAMES, data)
         return broken_off(json_reply(200, data), struck)
 
     return [route(name, path, ask, (one, every)) for name, path, ask, one, every in _ENDPOINTS]
@@ -487,11 +482,3 @@ def _told_to_wait(allowed: int, wait: int) -> Response:
 def _banned(seconds: int) -> Response:
     msg = "Way too much request weight used; IP banned. Please use WebSocket Streams for live updates to avoid bans."
     return json_reply(418, {"code": -1003, "msg": msg}, {"retry-after": str(seconds)})
-
-
-def _spoiled(fault: Fault, data: object) -> object:
-    if not isinstance(data, list):
-        return data
-    if all(isinstance(row, list) and len(row) == len(KLINE_NAMES) for row in data):
-        return spoil_columns(fault.kind, KLINE_NAMES, data)
-    return spoil(fault.kind, data) if all(isinstance(row, dict) for row in data) else data

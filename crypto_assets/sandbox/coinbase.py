@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from crypto_assets.sandbox.faults import Fault, spoil, spoil_columns
+from crypto_assets.sandbox.faults import Fault, spoil_answer
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.replies import broken_off, json_reply
 from crypto_assets.sandbox.spot import SpotMarket
 from crypto_assets.sandbox.state import SandboxState
-from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Tape, microseconds, moment, opening, tape_of, within
+from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Tape, first_of, microseconds, moment, opening, tape_of, within
 from crypto_assets.sandbox.texts import iso_us, numbers, text, texts
 
 VENUE = "coinbase"
@@ -55,11 +55,7 @@ class _Question:
         return microseconds(self.now)
 
     def listed(self) -> list[SpotMarket]:
-        return [
-            spot
-            for spot in self.tape.markets.values()
-            if spot.venue == VENUE and self.tape.begins(spot.market_id) <= self.until
-        ]
+        return self.tape.begun(VENUE, self.until)
 
     def spot(self) -> SpotMarket:
         for spot in self.listed():
@@ -232,7 +228,7 @@ def _ticker(asked: _Question) -> _Page:
         {
             "ask": text(quote.ask, spot.price_places, None),
             "bid": text(quote.bid, spot.price_places, None),
-            "volume": text(int(day.volume[0]) if len(day) else 0, spot.amount_places),
+            "volume": text(first_of(day.volume), spot.amount_places),
             "trade_id": quote.last_id,
             "price": text(quote.last, spot.price_places, None),
             "size": text(quote.last_amount, spot.amount_places),
@@ -248,13 +244,13 @@ def _stats(asked: _Question) -> _Page:
     day, _ = asked.tape.statistics(spot.market_id, asked.until - DAY_US, asked.until)
     month, _ = asked.tape.statistics(spot.market_id, asked.until - 30 * DAY_US, asked.until)
     quote = asked.tape.quote(spot.market_id, asked.until)
-    prices = {name: int(getattr(day, name)[0]) if len(day) else 0 for name in ("open", "high", "low")}
+    prices = {name: first_of(getattr(day, name)) for name in ("open", "high", "low")}
     return _Page(
         {
             **{name: text(price, spot.price_places, None) for name, price in prices.items()},
             "last": text(quote.last if quote else 0, spot.price_places, None),
-            "volume": text(int(day.volume[0]) if len(day) else 0, spot.amount_places),
-            "volume_30day": text(int(month.volume[0]) if len(month) else 0, spot.amount_places),
+            "volume": text(first_of(day.volume), spot.amount_places),
+            "volume_30day": text(first_of(month.volume), spot.amount_places),
         },
         {},
     )
@@ -318,7 +314,7 @@ def routes(market: Market, state: SandboxState) -> list[Route]:
             return _told(refused.status, refused.message)
         data = page.data
         for fault in struck:
-            data = _spoiled(fault, data)
+            data = spoil_answer(fault.kind, _CANDLE_NAMES, data)
         return broken_off(json_reply(200, data, page.headers), struck)
 
     return [route(name, path, ask) for name, path, ask in _ENDPOINTS]
@@ -339,11 +335,3 @@ def _refusal(struck: list[Fault]) -> Response | None:
     if "server_error" in kinds:
         return _told(500, "Internal server error")
     return None
-
-
-def _spoiled(fault: Fault, data: object) -> object:
-    if not isinstance(data, list):
-        return data
-    if all(isinstance(row, list) and len(row) == len(_CANDLE_NAMES) for row in data):
-        return spoil_columns(fault.kind, _CANDLE_NAMES, data)
-    return spoil(fault.kind, data) if all(isinstance(row, dict) for row in data) else data

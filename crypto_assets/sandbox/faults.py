@@ -131,6 +131,18 @@ def spoil_columns(kind: Kind, names: Sequence[str], rows: list[list[object]]) ->
     return [list(row.values()) if isinstance(row, dict) else row for row in spoiled]
 
 
+def spoil_answer(kind: Kind, names: Sequence[str], data: object) -> object:
+    """A venue's answer with this fault: records that are objects, or lists of the columns ``names``.
+
+    What is neither is no list of records, or not any more, and stays what it is.
+    """
+    if not isinstance(data, list):
+        return data
+    if all(isinstance(row, list) and len(row) == len(names) for row in data):
+        return spoil_columns(kind, names, data)
+    return spoil(kind, data) if all(isinstance(row, dict) for row in data) else data
+
+
 def _renamed(name: str) -> str:
     return "price" if name == "priceUsd" else name
 

@@ -24,7 +24,7 @@ from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.replies import broken_off, json_reply
 from crypto_assets.sandbox.spot import SpotMarket
 from crypto_assets.sandbox.state import SandboxState
-from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Candles, Ints, Tape, microseconds, tape_of
+from crypto_assets.sandbox.tape import DAY_US, SECOND_US, Candles, Ints, Tape, first_of, microseconds, tape_of
 from crypto_assets.sandbox.texts import text, texts
 
 VENUE = "kraken"
@@ -200,7 +200,7 @@ def _ohlc_rows(candles: Candles) -> list[list[object]]:
     columns = zip(
         (candles.opened_us // SECOND_US).tolist(),
         *prices,
-        texts(_mean(candles.value, candles.volume, spot), spot.price_places, None),
+        texts(_mean(candles.value, candles.volume), spot.price_places, None),
         texts(candles.volume, spot.amount_places),
         candles.n_trades.tolist(),
         strict=True,
@@ -208,7 +208,7 @@ def _ohlc_rows(candles: Candles) -> list[list[object]]:
     return [list(row) for row in columns]
 
 
-def _mean(value: Ints, volume: Ints, spot: SpotMarket) -> Ints:
+def _mean(value: Ints, volume: Ints) -> Ints:
     """Value by volume in ticks, rounded half up; zero where nothing was traded."""
     safe = np.maximum(volume, 1)
     mean: Ints = (2 * value + safe) // (2 * safe) * (volume > 0)
@@ -264,7 +264,7 @@ def _ticker_of(spot: SpotMarket, asked: _Question) -> dict[str, object]:
     places, amounts = spot.price_places, spot.amount_places
 
     def price(name: str) -> list[str]:
-        return [text(int(getattr(day, name)[0]) if len(day) else last, places, None) for day in both]
+        return [text(first_of(getattr(day, name), last), places, None) for day in both]
 
     def book(side: int, amount: int) -> list[str]:
         return [text(side, places, None), str(amount // 10**amounts), text(amount, amounts, 3)]
@@ -273,9 +273,9 @@ def _ticker_of(spot: SpotMarket, asked: _Question) -> dict[str, object]:
         "a": book(ask, quote.ask_amount if quote else 0),
         "b": book(bid, quote.bid_amount if quote else 0),
         "c": [text(last, places, None), text(quote.last_amount if quote else 0, amounts)],
-        "v": [text(int(day.volume[0]) if len(day) else 0, amounts) for day in both],
-        "p": [text(int(_mean(day.value, day.volume, spot)[0]) if len(day) else 0, places, None) for day in both],
-        "t": [int(day.n_trades[0]) if len(day) else 0 for day in both],
+        "v": [text(first_of(day.volume), amounts) for day in both],
+        "p": [text(first_of(_mean(day.value, day.volume)), places, None) for day in both],
+        "t": [first_of(day.n_trades) for day in both],
         "l": price("low"),
         "h": price("high"),
         "o": price("open")[0],

@@ -24,12 +24,13 @@ Belongs here: what is true. Who is listed is in ``spot.py``, what happened in ``
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,14 +103,42 @@ def scaled(units: int, places: int) -> Decimal:
     return Decimal(units).scaleb(-places)
 
 
+def first_of(column: Ints, default: int = 0) -> int:
+    """The first number of a column, where it has one."""
+    return int(column[0]) if len(column) else default
+
+
 @dataclass(frozen=True, slots=True)
-class Trades:
+class _Rows:
+    """Rows of one market as columns of one length, which are the fields after ``spot``."""
+
+    spot: SpotMarket
+
+    def __len__(self) -> int:
+        return len(self.columns()[0])
+
+    def columns(self) -> list[NDArray[Any]]:
+        """The columns in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)[1:]]
+
+    def where(self, chosen: Bools | Ints | slice) -> Self:
+        """The rows chosen, by a mask, by their places (each as often as it is named) or by a slice."""
+        return type(self)(self.spot, *(column[chosen] for column in self.columns()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of all parts, of which there is one at least, one part after the other."""
+        columns = zip(*(part.columns() for part in parts), strict=True)
+        return cls(parts[0].spot, *map(np.concatenate, columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Trades(_Rows):
     """Aggregate trades of one market by time, as columns of one length; ``is_buyer_maker`` says that the taker sold.
 
     ``first_id`` and ``last_id`` are the raw trades in the aggregate; all ids are dense from 0 at the listing.
     """
 
-    spot: SpotMarket
     agg_id: Ints
     time_us: Ints
     price: Ints
@@ -118,22 +147,6 @@ class Trades:
     last_id: Ints
     is_buyer_maker: Bools
 
-    def __len__(self) -> int:
-        return len(self.time_us)
-
-    def where(self, chosen: Bools | slice) -> Trades:
-        """The trades chosen."""
-        return Trades(
-            self.spot,
-            self.agg_id[chosen],
-            self.time_us[chosen],
-            self.price[chosen],
-            self.amount[chosen],
-            self.first_id[chosen],
-            self.last_id[chosen],
-            self.is_buyer_maker[chosen],
-        )
-
     def split(self) -> Trades:
         """The raw trades in the aggregates: one time, price and side, amounts that add up; ``first_id`` is the id."""
         n_raw = self.last_id - self.first_id + 1
@@ -141,16 +154,7 @@ class Trades:
         number = self.first_id[parent] + np.arange(len(parent), dtype=np.int64) - (np.cumsum(n_raw) - n_raw)[parent]
         share = (self.amount // n_raw)[parent]
         share[np.cumsum(n_raw) - n_raw] += self.amount % n_raw  # the first takes what does not divide
-        return Trades(
-            self.spot,
-            self.agg_id[parent],
-            self.time_us[parent],
-            self.price[parent],
-            share,
-            number,
-            number,
-            self.is_buyer_maker[parent],
-        )
+        return replace(self.where(parent), amount=share, first_id=number, last_id=number)
 
     def records(self) -> list[dict[str, Any]]:
         """One dict a trade, numbers exact."""
@@ -168,26 +172,18 @@ class Trades:
                 "taker_side": "sell" if is_buyer_maker else "buy",
             }
             for agg_id, us, price, amount, first, last, is_buyer_maker in zip(
-                self.agg_id.tolist(),
-                self.time_us.tolist(),
-                self.price.tolist(),
-                self.amount.tolist(),
-                self.first_id.tolist(),
-                self.last_id.tolist(),
-                self.is_buyer_maker.tolist(),
-                strict=True,
+                *(column.tolist() for column in self.columns()), strict=True
             )
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class Candles:
+class Candles(_Rows):
     """Candles of one market by opening time, as columns of one length; ``n_trades`` counts raw trades.
 
     ``volume`` is in steps, ``value`` in ticks times steps; the taker's columns are what takers bought.
     """
 
-    spot: SpotMarket
     opened_us: Ints
     open: Ints
     high: Ints
@@ -199,20 +195,13 @@ class Candles:
     taker_volume: Ints
     taker_value: Ints
 
-    def __len__(self) -> int:
-        return len(self.opened_us)
-
-    def where(self, chosen: Bools | slice) -> Candles:
-        """The candles chosen."""
-        return Candles(self.spot, *(column[chosen] for column in _columns(self)))
-
     def records(self) -> list[dict[str, Any]]:
         """One dict a candle under the names of the lake's candles, numbers exact."""
         spot = self.spot
         places = (*[spot.price_places] * 4, spot.amount_places, spot.value_places)
         names = ("open", "high", "low", "close", "volume_base", "volume_quote")
         rows = []
-        for opened, *numbers, n_trades, taker, taker_value in zip(*(c.tolist() for c in _columns(self)), strict=True):
+        for opened, *numbers, n_trades, taker, taker_value in zip(*(c.tolist() for c in self.columns()), strict=True):
             rows.append(
                 {
                     "opened_at": moment(opened),
@@ -236,10 +225,6 @@ class Quote(NamedTuple):
     last_amount: int
     last_id: int
     last_us: int
-
-
-def _columns(candles: Candles) -> tuple[Ints, ...]:
-    return tuple(getattr(candles, field.name) for field in fields(candles)[1:])
 
 
 class _Day(NamedTuple):
@@ -280,6 +265,10 @@ class Tape:
         listed, delisted = self._life(self.markets[market_id])
         return listed <= microseconds(at) < delisted
 
+    def begun(self, venue: str, us: int) -> list[SpotMarket]:
+        """The venue's markets that have been listed by then, in microseconds; those that ended are still there."""
+        return [s for s in self.markets.values() if s.venue == venue and self._life(s)[0] <= us]
+
     def is_down(self, venue: str, at: datetime) -> bool:
         """Whether the whole venue is out at that time."""
         return any(o.venue == venue and o.market_id is None and o.start <= at < o.end for o in self.events.outages)
@@ -302,54 +291,42 @@ class Tape:
         parts[0] = parts[0].where(slice(first, None))
         last = int(np.searchsorted(parts[-1].time_us, end))
         parts[-1] = parts[-1].where(slice(None, last))
-        return parts[0] if len(parts) == 1 else _joined(spot, parts)
-
-    def begins(self, market_id: str) -> int:
-        """When the market was listed, in microseconds."""
-        return self._life(self.markets[market_id])[0]
+        return parts[0] if len(parts) == 1 else Trades.joined(parts)
 
     def first_trades(self, market_id: str, start: int, end: int, n: int, hidden: Spans = ()) -> Trades:
         """The first ``n`` aggregate trades in [start, end) microseconds; those in hidden spans are not there."""
-        listed, delisted = self._life(self.markets[market_id])
+        spot = self.markets[market_id]
+        listed, delisted = self._life(spot)
         start, end = max(start, listed), min(end, delisted)
-        found: list[Trades] = []
+        found = [_no_trades(spot)]
         while start < end and sum(map(len, found)) < n:
             stop = min(end, (start // DAY_US + 1) * DAY_US)
             part = self.trades_us(market_id, start, stop)
             found.append(part.where(~within(part.time_us, hidden)))
             start = stop
-        return _joined(self.markets[market_id], found).where(slice(None, n))
+        return Trades.joined(found).where(slice(None, n))
 
     def trades_from_id(self, market_id: str, agg_id: int, n: int, until: int, hidden: Spans = ()) -> Trades:
         """Up to ``n`` aggregate trades from an id on, before ``until`` microseconds and outside hidden spans."""
         spot = self.markets[market_id]
-        low, high = microseconds(OPENED) // DAY_US, until // DAY_US
-        while low < high:  # the last day whose first id is not above the one wanted
-            middle = (low + high + 1) // 2
-            if self._ids_before(spot, middle)[0] <= agg_id:
-                low = middle
-            else:
-                high = middle - 1
+        day = self._day_of(spot, 0, agg_id, until)
         # What is left of that day may be fewer than wanted: its first trades are skipped, not counted.
-        skipped = max(0, agg_id - self._ids_before(spot, low)[0])
-        found = self.first_trades(market_id, low * DAY_US, until, n + skipped, hidden)
+        skipped = max(0, agg_id - self._ids_before(spot, day)[0])
+        found = self.first_trades(market_id, day * DAY_US, until, n + skipped, hidden)
         return found.where(found.agg_id >= agg_id).where(slice(None, n))
 
     def time_of_raw(self, market_id: str, raw_id: int, until: int) -> int:
         """The microsecond of the first raw trade with this id or a higher one; ``until`` where there is none before."""
-        low, high = microseconds(OPENED) // DAY_US, until // DAY_US
         spot = self.markets[market_id]
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._ids_before(spot, middle)[1] <= raw_id else (low, middle - 1)
-        trades = self.first_trades(market_id, low * DAY_US, until, 1 + raw_id - self._ids_before(spot, low)[1])
+        day = self._day_of(spot, 1, raw_id, until)
+        trades = self.first_trades(market_id, day * DAY_US, until, 1 + raw_id - self._ids_before(spot, day)[1])
         place = int(np.searchsorted(trades.last_id, raw_id))
         return int(trades.time_us[place]) if place < len(trades) else until
 
     def last_trades(self, market_id: str, n: int, until: int, hidden: Spans = ()) -> Trades:
         """The ``n`` aggregate trades before ``until`` microseconds, by time; fewer where there were no more."""
         spot = self.markets[market_id]
-        found: list[Trades] = []
+        found = [_no_trades(spot)]
         listed, delisted = self._life(spot)
         end = min(until, delisted)
         while end > listed and sum(map(len, found)) < n:
@@ -357,7 +334,7 @@ class Tape:
             part = self.trades_us(market_id, start, end)
             found.insert(0, part.where(~within(part.time_us, hidden)))
             end = start
-        joined = _joined(spot, found)
+        joined = Trades.joined(found)
         return joined.where(slice(max(0, len(joined) - n), None))
 
     def as_published(self, trades: Trades, unpublished: Spans) -> Trades:
@@ -416,13 +393,13 @@ class Tape:
         listed, delisted = self._life(spot)
         start, end = max(start, opening(interval, listed)), min(end, until, delisted)
         width = (n + 1) * (INTERVALS[interval] or 31 * DAY_US)
-        found: list[Candles] = []
+        found = [_no_candles(spot)]
         while start < end and sum(map(len, found)) < n:
             stop = min(end, start + width)
             made = self.candles(market_id, interval, moment(start), moment(stop), until=moment(until), is_filled=True)
             found.append(made.where(~within(made.opened_us, hidden)))
             start, width = stop, 2 * width
-        return _joined_candles(spot, found).where(slice(None, n))
+        return Candles.joined(found).where(slice(None, n))
 
     def last_candles(self, market_id: str, interval: str, end: int, *, n: int, until: int, hidden: Spans) -> Candles:
         """The last ``n`` filled candles opened before ``end`` us, of the trades before ``until``; as above."""
@@ -430,13 +407,13 @@ class Tape:
         listed, delisted = self._life(spot)
         first, end = opening(interval, listed), min(end, until, delisted)
         width = (n + 1) * (INTERVALS[interval] or 31 * DAY_US)
-        found: list[Candles] = []
+        found = [_no_candles(spot)]
         while first < end and sum(map(len, found)) < n:
             start = max(first, end - width)
             made = self.candles(market_id, interval, moment(start), moment(end), until=moment(until), is_filled=True)
             found.insert(0, made.where(~within(made.opened_us, hidden)))
             end, width = start, 2 * width
-        joined = _joined_candles(spot, found)
+        joined = Candles.joined(found)
         return joined.where(slice(max(0, len(joined) - n), None))
 
     def hidden(self, market_id: str, place: Place, now: datetime) -> tuple[tuple[int, int], ...]:
@@ -456,7 +433,7 @@ class Tape:
                 parts.append(self._minute_days(spot.market_id, day))
             else:
                 parts.append(aggregate(self.trades_us(spot.market_id, max(start, first), min(end, last)), "1m"))
-        return parts[0] if len(parts) == 1 else _joined_candles(spot, parts)
+        return parts[0] if len(parts) == 1 else Candles.joined(parts)
 
     def _make_minutes(self, market_id: str, day: int) -> Candles:
         return aggregate(self.trades_us(market_id, day * DAY_US, (day + 1) * DAY_US), "1m")
@@ -612,6 +589,12 @@ class Tape:
                 agg_id, raw_id = agg_id - (last[0] - first[0]), raw_id - (last[1] - first[1])
         return agg_id, raw_id
 
+    def _day_of(self, spot: SpotMarket, which: Literal[0, 1], wanted: int, until: int) -> int:
+        """The last day, up to that of ``until``, whose first id (of ``_ids_before``) is not above the one wanted."""
+        days = range(microseconds(OPENED) // DAY_US, until // DAY_US + 1)
+        place = bisect_right(days, wanted, key=lambda day: self._ids_before(spot, day)[which])
+        return days.start + max(0, place - 1)
+
     def _alive(self, spot: SpotMarket, day: int) -> Trades:
         made = self._days(spot.market_id, day)
         agg_id, raw_id = self._ids_before(spot, day)
@@ -751,17 +734,3 @@ def _no_trades(spot: SpotMarket) -> Trades:
 
 def _no_candles(spot: SpotMarket) -> Candles:
     return Candles(spot, *[np.zeros(0, dtype=np.int64)] * 10)
-
-
-def _joined(spot: SpotMarket, parts: Sequence[Trades]) -> Trades:
-    if not parts:
-        return _no_trades(spot)
-    return Trades(
-        spot, *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Trades)[1:])
-    )
-
-
-def _joined_candles(spot: SpotMarket, parts: Sequence[Candles]) -> Candles:
-    if not parts:
-        return _no_candles(spot)
-    return Candles(spot, *(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
