@@ -26,6 +26,7 @@ _FLAGS = {
     "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
     "@aws-cdk/core:checkSecretUsage": True,
     "@aws-cdk/core:target-partitions": ["aws"],
+    "@aws-cdk/core:validateAgainstDefaultRules": True,
 }
 
 
@@ -38,7 +39,7 @@ def build(outdir: str | None = None, **context: str) -> cdk.App:
     stream = Stream(app, stage, storage)
     access = Access(app, stage, storage)
     watch = Watch(app, stage, storage)
-    Governance(app, stage, catalog).add_dependency(access)
+    Governance(app, stage, catalog, access, watch)
     Compute(app, stage, storage, stream, access, watch)
     # The budget counts by this tag.
     cdk.Tags.of(app).add("project", f"{PROJECT}-{stage.name}")

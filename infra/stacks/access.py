@@ -54,9 +54,7 @@ class Access(cdk.Stack):
         self._allow_queries()
         self._allow_stream()
         self._allow_key()
-        self.roles: dict[str, iam.IRole] = {
-            name: role.without_policy_updates() for name, role in self._roles.items()
-        }
+        self.roles: dict[str, iam.IRole] = {name: role.without_policy_updates() for name, role in self._roles.items()}
 
     # ---- roles ----
 
