@@ -40,7 +40,7 @@ def build(outdir: str | None = None, **context: str) -> cdk.App:
     access = Access(app, stage, storage)
     watch = Watch(app, stage, storage)
     Governance(app, stage, catalog, access, watch)
-    Compute(app, stage, storage, stream, access, watch)
+    Compute(app, stage, storage=storage, stream=stream, access=access, watch=watch)
     # The budget counts by this tag.
     cdk.Tags.of(app).add("project", f"{PROJECT}-{stage.name}")
     cdk.Tags.of(app).add("stage", stage.name)

@@ -14,7 +14,7 @@ from stacks.watch import Watch
 
 class Compute(cdk.Stack):
     def __init__(
-        self, scope: Construct, stage: Stage, storage: Storage, stream: Stream, access: Access, watch: Watch
+        self, scope: Construct, stage: Stage, *, storage: Storage, stream: Stream, access: Access, watch: Watch
     ) -> None:
         super().__init__(
             scope, stage.named("compute"), env=stage.env, description="crypto-assets: what runs, and its alarms"
