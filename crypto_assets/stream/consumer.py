@@ -7,8 +7,8 @@ One Delta commit of ``raw.trades`` holds the rows of a batch of blocks together 
 
 The commit lands only where the table still says what this consumer believes of both: of two consumers of one channel,
 a zombie after a lost lease or a rebalancing, one lands, the other finds the positions moved, forgets what it has in
-hand and goes on from there. Prices and events are committed before, each with its own block numbers: what they hold of a
-batch that is read again is left out.
+hand and goes on from there. Prices and events are committed before, each with its own block numbers: what they hold of
+a batch that is read again is left out.
 """
 
 from __future__ import annotations
@@ -301,4 +301,4 @@ def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
     rows = rows.with_columns(pl.col(clocks).cast(UTC_TIME).dt.truncate("1ms")).with_columns(
         date=pl.col("ends_at").dt.date()
     )
-    return rows.select(polars_schema(RawStreamEvents).names()).cast(dict(polars_schema(RawStreamEvents)))
+    return rows.select(polars_schema(RawStreamEvents).names()).cast(polars_schema(RawStreamEvents))

@@ -10,10 +10,12 @@ the last segment, and is cut off by the next writer: it was never acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -101,11 +103,9 @@ class Journal:
     def _forget(self, start: int) -> None:
         """Drop what a failed write left: the buffer, and the part of it that reached the file."""
         path = Path(self._file.name)
-        try:
+        # The buffer cannot be flushed, which is why we are here; the descriptor is closed all the same.
+        with contextlib.suppress(OSError):
             self._file.close()
-        except OSError:
-            # The buffer cannot be flushed, which is why we are here; the descriptor is closed all the same.
-            pass
         os.truncate(path, start)
         self._file = path.open("a+b")
 
@@ -185,7 +185,7 @@ class Reader:
 def forget(directory: Path, before: int) -> int:
     """Remove the segments that hold only blocks below ``before``, never the last one; how many went."""
     segments = _segments(directory)
-    gone = [path for path, after in zip(segments, segments[1:], strict=False) if int(after.stem) <= before]
+    gone = [path for path, after in pairwise(segments) if int(after.stem) <= before]
     for path in gone:
         path.unlink()
     return len(gone)
