@@ -12,12 +12,14 @@ BIN := .venv/bin
 LAKE ?= dir
 PORT ?= 3000
 ARGS ?=
+STAGE ?= dev
+CDK_PYTHON := ../.venv-infra/bin/python
 
 # Without bytecode the imports of dagster and great_expectations take two to three times as long, each time.
 unexport PYTHONDONTWRITEBYTECODE
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up test test-fast test-faults lint bench docs lock clean
+.PHONY: help demo up test test-fast test-faults lint bench docs lock clean synth deploy destroy test-infra lock-infra
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -57,8 +59,25 @@ lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) pip compile -q pyproject.toml --all-extras -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.lock $(ARGS)
 	@$(PYTHON) docs/make_sbom.py
 
+synth: .venv-infra/.done ## CloudFormation templates of STAGE=dev|prod, judged by a policy pack, into infra/cdk.out
+	@cd infra && CDK_OUTDIR=$(CURDIR)/infra/cdk.out CDK_CONTEXT_JSON='{"stage": "$(STAGE)"}' $(CDK_PYTHON) app.py
+	@echo "templates of $(STAGE): infra/cdk.out"
+
+deploy: .venv-infra/.done ## Bring STAGE=dev|prod to the AWS account of your credentials; docs/aws.md says what it costs
+	@cd infra && $(CDK_PYTHON) account.py deploy $(STAGE) $(ARGS)
+
+destroy: .venv-infra/.done ## Take STAGE=dev down again, its data with it; prod keeps its data
+	@cd infra && $(CDK_PYTHON) account.py destroy $(STAGE) $(ARGS)
+
+test-infra: .venv-infra/.done .venv/.dev ## Templates, permissions, and a deploy to an emulated AWS on loopback
+	@cd infra && $(CDK_PYTHON) -m pytest $(ARGS)
+
+lock-infra: $(UV) ## Resolve the CDK app's dependencies anew
+	@$(UV) pip compile -q infra/requirements.txt --override infra/overrides.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o infra/requirements.lock $(ARGS)
+	@cd infra && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error
+
 clean: ## Remove the environment and the demo's data
-	@rm -rf .venv .tools .mypy_cache .ruff_cache .hypothesis data/demo
+	@rm -rf .venv .venv-infra infra/node_modules infra/cdk.out .tools .mypy_cache .ruff_cache .hypothesis data/demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV):
@@ -68,6 +87,15 @@ $(UV):
 
 .venv/bin/python: | $(UV)
 	@$(UV) venv --quiet --python $(PYTHON) .venv
+
+# Without --no-deps an installer would refuse what overrides.txt decided; the lock names everything.
+.venv-infra/.done: infra/requirements.lock infra/package-lock.json | $(UV)
+	@echo "setting up: the CDK and what judges its templates, pinned by hash (once)"
+	@test -x .venv-infra/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-infra
+	@$(UV) pip install --quiet --python .venv-infra/bin/python --no-deps --require-hashes --compile-bytecode -r infra/requirements.lock
+	@command -v npm >/dev/null || { echo "error: npm is not here: the CDK needs Node.js 20 or newer" >&2; exit 1; }
+	@cd infra && npm ci --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .venv/.core: requirements.lock pyproject.toml | .venv/bin/python
 	@if [ -f .venv/.dev ] && [ .venv/.dev -nt requirements.lock ] && [ .venv/.dev -nt pyproject.toml ]; then touch $@; else \

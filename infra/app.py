@@ -1,6 +1,6 @@
 """The CDK app: all stacks of one stage, read first.
 
-``make synth STAGE=dev`` writes the templates to ``infra/cdk.out``; ``make deploy`` and ``make destroy`` do what they say.
+``make synth STAGE=dev`` writes the templates to ``infra/cdk.out``; ``account.py`` deploys them.
 A policy pack (cdk-nag's AWS Solutions) judges every synth: a finding that nobody accepted fails it.
 """
 
