@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.child import _forget_peak, _own_peak_kib
 from benchmarks.data import CACHE
 from crypto_assets.definitions import build_definitions
+from crypto_assets.partitions import range_tags
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import quality, raw, trusted
@@ -87,10 +88,7 @@ def run(home: Path, sandbox_url: str, bases: tuple[str, ...], window: Window) ->
     )
     lake = Lake(settings.lake_root)
     job = build_definitions(settings).resolve_job_def("refresh")
-    days = {
-        "dagster/asset_partition_range_start": str(window.days[0]),
-        "dagster/asset_partition_range_end": str(window.days[-1]),
-    }
+    days = range_tags(window.days[0], window.days[-1])
     with dg.DagsterInstance.ephemeral() as instance:
         for contract in _ASSETS:
             _forget_peak()

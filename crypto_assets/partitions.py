@@ -6,6 +6,7 @@ Assets, symbols and venues are rows, never partitions, so that one selection of 
 from __future__ import annotations
 
 import warnings
+from datetime import date
 
 import dagster as dg
 
@@ -23,3 +24,8 @@ SINGLE_RUN = dg.BackfillPolicy.single_run()
 # A run with this tag refreshes only the hours that hold something new; without it, whole days.
 REFRESH_TAG = "crypto_assets/refresh"
 REFRESH_HOURS = "hours"
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """The tags of one run over the days from ``first`` to ``last``, both included."""
+    return {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}

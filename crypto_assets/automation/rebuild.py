@@ -22,6 +22,7 @@ from crypto_assets.assets.lake_asset import MATERIALIZED
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.errors import CryptoAssetsError, DataError, TransientError
+from crypto_assets.partitions import range_tags
 from crypto_assets.resources.inspection import files_of
 from crypto_assets.resources.lake import Lake, content_hash
 from crypto_assets.tables import ALL_TABLES, raw, refined, trusted
@@ -143,10 +144,6 @@ def _compute(beside: LakeBeside, days: Sequence[date]) -> None:
     loaded = dg.load_assets_from_modules([facts, market, dimensions, venues])
     assets = [asset for asset in loaded if isinstance(asset, dg.AssetsDefinition)]
     is_one = len(days) == 1
-    span = {
-        "dagster/asset_partition_range_start": str(days[0]),
-        "dagster/asset_partition_range_end": str(days[-1]),
-    }
     with dg.DagsterInstance.ephemeral() as instance, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # What could not be computed is in the verdicts, and shows in the comparison.
@@ -155,7 +152,7 @@ def _compute(beside: LakeBeside, days: Sequence[date]) -> None:
             instance=instance,
             resources={"lake": beside},
             partition_key=str(days[0]) if is_one else None,
-            tags=None if is_one else span,
+            tags=None if is_one else range_tags(days[0], days[-1]),
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )

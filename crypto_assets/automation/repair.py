@@ -18,6 +18,7 @@ from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
 from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered, unseen_days
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.automation.schedules import held_elsewhere
+from crypto_assets.partitions import range_tags
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
@@ -136,15 +137,8 @@ def looks(lake: Lake, now: datetime) -> Iterator[dg.RunRequest]:
     key = dg.AssetKey(list(GapLedger.table.path))
     days = sorted({day for spine in SPINES for day in unseen_days(lake, spine, now)})
     for window in contiguous(days):
-        tags = {REPAIR_TAG: "look", **_span(window)}
+        tags = {REPAIR_TAG: "look", **range_tags(window.days[0], window.days[-1])}
         yield dg.RunRequest(run_key=f"look {window} {now:%Y-%m-%d}", asset_selection=[key], tags=tags)
-
-
-def _span(window: Window) -> dict[str, str]:
-    return {
-        "dagster/asset_partition_range_start": str(window.days[0]),
-        "dagster/asset_partition_range_end": str(window.days[-1]),
-    }
 
 
 def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunRequest:
@@ -153,7 +147,10 @@ def _request(repair: Repair, keys: list[dg.AssetKey], run_key: str) -> dg.RunReq
         run_key=run_key,
         asset_selection=keys,
         run_config={"ops": {step: {"config": {"subjects": list(repair.subjects), "again": True}}}},
-        tags={REPAIR_TAG: repair.source.table.full_name, **_span(repair.window)},
+        tags={
+            REPAIR_TAG: repair.source.table.full_name,
+            **range_tags(repair.window.days[0], repair.window.days[-1]),
+        },
     )
 
 

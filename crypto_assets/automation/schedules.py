@@ -5,8 +5,9 @@ others' ticks are skipped. Runs that people start, backfills and what follows fr
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -17,7 +18,7 @@ from crypto_assets.automation.jobs import maintenance as maintenance_job
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.automation.restatements import restatements as restatements_job
 from crypto_assets.errors import CryptoAssetsError
-from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
+from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG, range_tags
 from crypto_assets.providers import binance_archive
 from crypto_assets.resources import lease
 from crypto_assets.resources.clock import Clock, SystemClock
@@ -28,6 +29,9 @@ from crypto_assets.tables.quality import Lateness
 from crypto_assets.tables.window import Window
 
 log = logging.getLogger("crypto_assets.schedules")
+
+Asked = dg.RunRequest | list[dg.RunRequest] | dg.SkipReason
+Tick = Callable[[dg.ScheduleEvaluationContext], Asked]
 
 _MINUTES_PER_DAY = 24 * 60
 # One tick may be late or lost and the lease is kept; after two it is anybody's. The half keeps its end off the ticks.
@@ -45,6 +49,24 @@ def cron(minutes: int) -> str:
     return "0 0 * * *" if minutes == _MINUTES_PER_DAY else f"0 */{minutes // 60} * * *"
 
 
+def _schedule(
+    settings: Settings, clock: Clock | None, *, takes: bool = True, **facts: Any
+) -> Callable[[Tick], dg.ScheduleDefinition]:
+    """Make a schedule of what its ticks ask for, where no other installation holds the lake's lease; it runs at once.
+
+    ``takes`` as in ``held_elsewhere``; ``facts`` are ``dg.schedule``'s name, job, cron_schedule (UTC) and description.
+    """
+
+    def scheduled(ask: Tick) -> dg.ScheduleDefinition:
+        @dg.schedule(execution_timezone="UTC", default_status=dg.DefaultScheduleStatus.RUNNING, **facts)
+        def tick(context: dg.ScheduleEvaluationContext) -> Asked:
+            return held_elsewhere(settings, clock, takes=takes) or ask(context)
+
+        return tick
+
+    return scheduled
+
+
 def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefinition]:
     """The rounds of live pulls that are due: today's partition, from their raw tables to all that follows from them.
 
@@ -60,17 +82,15 @@ def live(settings: Settings, clock: Clock | None = None) -> list[dg.ScheduleDefi
     closes_at = timedelta(minutes=minutes % _MINUTES_PER_DAY)
     told = ", ".join(f"{each.feed.provider} {each.feed.name} {each.minutes}" for each in found if each.minutes)
 
-    @dg.schedule(
+    @_schedule(
+        settings,
+        clock,
         name="live",
         job=refresh,
         cron_schedule=cron(minutes),
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"What is due, by what the plans afford. Minutes between rounds: {told}.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        if elsewhere := held_elsewhere(settings, clock):
-            return elsewhere
+    def tick(context: dg.ScheduleEvaluationContext) -> Asked:
         moment = context.scheduled_execution_time
         opens = moment.replace(hour=0, minute=0, second=0, microsecond=0)
         requests = []
@@ -134,30 +154,23 @@ def daily_history(settings: Settings, clock: Clock | None = None) -> list[dg.Sch
     if not tables:
         return []
 
-    @dg.schedule(
+    @_schedule(
+        settings,
+        clock,
         name="daily_history",
         job=refresh,
         # Half past midnight: the provider's day is over, and its daily points have been made.
         cron_schedule="30 0,12 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Of the last {_LOOK_BACK_DAYS} days, or more where answers were measured to come later, what is "
         "not held yet, and what follows from it.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if elsewhere := held_elsewhere(settings, clock):
-            return elsewhere
+    def tick(context: dg.ScheduleEvaluationContext) -> Asked:
         moment = context.scheduled_execution_time
         last: date = (moment - timedelta(days=1)).date()
         return dg.RunRequest(
             run_key=f"{moment:%Y-%m-%dT%H:%MZ} history",
             asset_selection=chain(context, tables),
-            tags={
-                "dagster/asset_partition_range_start": str(
-                    last - timedelta(days=_look_back_days(settings, moment) - 1)
-                ),
-                "dagster/asset_partition_range_end": str(last),
-            },
+            tags=range_tags(last - timedelta(days=_look_back_days(settings, moment) - 1), last),
         )
 
     return [tick]
@@ -179,18 +192,16 @@ def restatements(settings: Settings, clock: Clock | None = None) -> list[dg.Sche
     if absence(binance_archive.NAME, settings) is not None:
         return []
 
-    @dg.schedule(
+    @_schedule(
+        settings,
+        clock,
         name="daily_restatements",
         job=restatements_job,
         # After the noon's histories: the archive writes new files, and new versions of old ones, in the morning.
         cron_schedule="0 14 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Compare the archive's checksums with those of the files that are held.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if elsewhere := held_elsewhere(settings, clock):
-            return elsewhere
+    def tick(context: dg.ScheduleEvaluationContext) -> Asked:
         return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d} restatements")
 
     return [tick]
@@ -199,19 +210,18 @@ def restatements(settings: Settings, clock: Clock | None = None) -> list[dg.Sche
 def maintenance(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDefinition:
     """The lake's maintenance, once a night."""
 
-    @dg.schedule(
+    @_schedule(
+        settings,
+        clock,
         name="nightly_maintenance",
         job=maintenance_job,
         # Nights in UTC are as busy as days: 03:30 only keeps clear of the hour and of midnight's first runs.
         cron_schedule="30 3 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Compact, vacuum and checkpoint every table of the lake.",
-    )
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         # An installation that pulls nothing must not keep those from pulling that can.
-        if elsewhere := held_elsewhere(settings, clock, takes=False):
-            return elsewhere
+        takes=False,
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> Asked:
         return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d} maintenance")
 
     return tick

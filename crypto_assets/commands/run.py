@@ -144,16 +144,14 @@ def execute(
         has_checks: whether the assets' checks run with them.
         tell: is told the step under way.
     """
+    from crypto_assets.partitions import range_tags
+
     job = defs.resolve_job_def("refresh")
     if assets is not None or not has_checks:
         keys = defs.resolve_asset_graph().materializable_asset_keys if assets is None else assets
         job = job.get_subset(asset_selection=frozenset(keys), asset_check_selection=None if has_checks else frozenset())
     run_id = str(uuid.uuid4())
     instance.add_event_listener(run_id, lambda event: _tell_step(event, tell))
-    span = {
-        "dagster/asset_partition_range_start": str(min(days)),
-        "dagster/asset_partition_range_end": str(max(days)),
-    }
     is_one = min(days) == max(days)
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     logging.getLogger("crypto_assets").addHandler(logging.NullHandler())
@@ -163,7 +161,7 @@ def execute(
             run_config={**quiet, **({"ops": config} if config else {})},
             instance=instance,
             partition_key=str(min(days)) if is_one else None,
-            tags=None if is_one else span,
+            tags=None if is_one else range_tags(min(days), max(days)),
             raise_on_error=False,
             run_id=run_id,
         )
