@@ -37,12 +37,14 @@ class Messages:
     """The data messages of one block, in the order of their arrival.
 
     Attributes:
+        feed: the feed's name.
         pull_id: names the block.
         frames: the messages, as received.
         received_us: our clock at each, microseconds since 1970.
         markets: provider's symbol to the market or asset that was subscribed to.
     """
 
+    feed: str
     pull_id: str
     frames: Sequence[bytes]
     received_us: Sequence[int]
@@ -95,3 +97,8 @@ class Feed:
     is_exclusive: bool = False
     max_symbols: int = 200
     silent_after: float = 30.0
+
+
+def printable(message: bytes) -> str:
+    """The beginning of a foreign message, as it may be shown in one line of a terminal."""
+    return "".join(c for c in message[:160].decode(errors="replace") if c.isprintable())

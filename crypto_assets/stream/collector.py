@@ -25,7 +25,7 @@ from typing import Any
 
 from picows import WSAutoPingStrategy, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from crypto_assets.errors import CryptoAssetsError, NeedsYouError
+from crypto_assets.errors import NeedsYouError
 from crypto_assets.providers.feed import Control, Feed, Sign
 from crypto_assets.resources.clock import Clock
 from crypto_assets.stream.blocks import Block, Event

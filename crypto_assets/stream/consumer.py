@@ -186,7 +186,7 @@ class Consumer:
                 safe="nothing of it was taken, and it stays where it is",
                 hint="run the consumer in the collector's version",
             )
-        decoded = feed.decode(Messages(block.pull_id, block.frames, block.received_us, block.markets))
+        decoded = feed.decode(Messages(block.feed, block.pull_id, block.frames, block.received_us, block.markets))
         return decoded, [
             Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in decoded.bad.items()
         ]

@@ -1,0 +1,123 @@
+"""What every feed does with its messages: read them together, make rows of ``raw.trades`` and ``raw.stream_prices``.
+
+A provider file says what its messages look like; how they become columns without losing a digit is here, once. The
+messages of a block are read as one JSON array, which costs less than reading them one by one; only where one of them
+is broken they are read singly, to find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import polars as pl
+
+from crypto_assets.providers.feed import Decoded, Messages
+from crypto_assets.tables.contract import UTC_TIME, polars_schema
+from crypto_assets.tables.stream import RawStreamPrices, RawTrades
+from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
+
+_T = TypeVar("_T")
+_NO_TRADES = pl.DataFrame(schema=polars_schema(RawTrades))
+_NO_PRICES = pl.DataFrame(schema=polars_schema(RawStreamPrices))
+_TEXTS = {name: pl.String() for name in ("trade_id", "taker_side", "conditions")}
+
+
+def read(messages: Messages, shape: type[_T]) -> tuple[list[_T], list[int], dict[int, str]]:
+    """The messages as ``shape``, the place of each in the block, and those that cannot be read, with the reason."""
+    try:
+        every = msgspec.json.Decoder(list[shape]).decode(b"[" + b",".join(messages.frames) + b"]")  # type: ignore[valid-type]
+        # A message that is two, or half of one, would shift all that follow.
+        if len(every) == len(messages.frames):
+            return every, list(range(len(every))), {}
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    decoder = msgspec.json.Decoder(shape)
+    good: list[_T] = []
+    places: list[int] = []
+    bad: dict[int, str] = {}
+    for place, frame in enumerate(messages.frames):
+        try:
+            good.append(decoder.decode(frame))
+            places.append(place)
+        except (msgspec.DecodeError, RecursionError) as error:
+            bad[place] = f"unreadable: {str(error).splitlines()[0][:120]}"
+    return good, places, bad
+
+
+def arrivals(messages: Messages, places: Sequence[int], counts: Sequence[int]) -> pl.DataFrame:
+    """``message`` and ``received_us`` of each row, where the messages at ``places`` hold so many rows each."""
+    told = pl.DataFrame(
+        {"message": places, "received_us": [messages.received_us[i] for i in places], "n": counts},
+        schema={"message": pl.Int32, "received_us": pl.Int64, "n": pl.UInt32},
+    )
+    return told.select(pl.col("message", "received_us").repeat_by("n")).explode("message", "received_us").drop_nulls()
+
+
+def trades(messages: Messages, arrived: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows of ``raw.trades``.
+
+    Args:
+        messages: the block.
+        arrived: as ``arrivals`` makes them, a row for each trade.
+        columns: ``symbol``, ``price``, ``quantity`` (text, or doubles, which become their shortest text),
+            ``traded_us``, and whichever of ``trade_id``, ``n_trades``, ``taker_side``, ``conditions`` there are.
+    """
+    if arrived.is_empty():
+        return _NO_TRADES
+    rows = arrived.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+    absent = {**_TEXTS, "n_trades": pl.Int32()}
+    rows = rows.with_columns(
+        **{name: pl.lit(None, kind) for name, kind in absent.items() if name not in columns},
+        ingested_at=_moment("received_us"),
+    )
+    rows = rows.with_columns(pl.col("price", "quantity", *_TEXTS).cast(pl.String), pl.col("n_trades").cast(pl.Int32))
+    equal = ["message", "symbol", "traded_us", "price", "quantity", "trade_id"]
+    rows = rows.with_columns(repeat=_repeats(rows, equal), traded_at=_stated("traded_us"))
+    return _finished(RawTrades, messages, rows, "traded_at")
+
+
+def prices(messages: Messages, arrived: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows of ``raw.stream_prices``: ``symbol``, ``price``, and ``quoted_us`` where the provider says a time."""
+    if arrived.is_empty():
+        return _NO_PRICES
+    rows = arrived.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+    rows = rows.with_columns(pl.col("price").cast(pl.String), ingested_at=_moment("received_us"))
+    quoted = _stated("quoted_us") if "quoted_us" in columns else pl.col("ingested_at")
+    return _finished(RawStreamPrices, messages, rows.with_columns(quoted_at=quoted), "quoted_at")
+
+
+def _finished(contract: Any, messages: Messages, rows: pl.DataFrame, moment: str) -> pl.DataFrame:
+    subject = pl.col("symbol").replace_strict(dict(messages.markets), default=None, return_dtype=pl.String)
+    rows = rows.with_columns(
+        pull_id=pl.lit(messages.pull_id),
+        page=pl.int_range(pl.len(), dtype=pl.Int32),
+        provider=pl.lit(messages.feed),
+        subject=subject,
+        date=pl.col(moment).dt.date(),
+    )
+    return rows.select(polars_schema(contract).names())
+
+
+def _moment(microseconds: str) -> pl.Expr:
+    return pl.col(microseconds).cast(UTC_TIME).dt.truncate("1ms")
+
+
+def _stated(microseconds: str) -> pl.Expr:
+    """The provider's time where it can be one, else our own: a time in the year 56,000 is no partition."""
+    stated = _moment(microseconds)
+    can_be = stated.is_between(pl.lit(GENESIS), pl.col("ingested_at") + CLOCK_SKEW)
+    return pl.when(can_be).then(stated).otherwise(pl.col("ingested_at"))
+
+
+def _repeats(rows: pl.DataFrame, equal: list[str]) -> pl.Expr:
+    """How many equal trades stand before each in its message; nearly always none, which is cheaper to find out."""
+    if not rows.select(equal).is_duplicated().any():
+        return pl.lit(0, pl.Int32)
+    return (pl.int_range(pl.len(), dtype=pl.Int32)).over(equal)
+
+
+def decoded(trades: pl.DataFrame | None, prices: pl.DataFrame | None, bad: Mapping[int, str]) -> Decoded:
+    """Both tables' rows; None stands for none."""
+    return Decoded(_NO_TRADES if trades is None else trades, _NO_PRICES if prices is None else prices, bad)
