@@ -25,13 +25,13 @@ import msgspec
 import polars as pl
 
 from crypto_assets.errors import UsageError
-from crypto_assets.providers.answers import PREMIUM, Cost, Pull, usable
+from crypto_assets.providers.answers import PREMIUM, Cost, Pull, possible, usable
 from crypto_assets.providers.provider import Connection, Provider
 from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
 from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME
-from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
+from crypto_assets.tables.trusted import GENESIS
 from crypto_assets.tables.window import DAY, Window
 
 NAME = "alpha_vantage"
@@ -174,7 +174,7 @@ class AlphaVantage:
         at = answer.received_at
         moments = [at]
         if answer.outcome is Outcome.OK:
-            refreshed = _possible(_refreshed_at(_rate_fields(answer.body)), at)
+            refreshed = possible(_refreshed_at(_rate_fields(answer.body)), at)
             moments += [refreshed] if refreshed else []
         # The millisecond keeps a rate of midnight inside a window whose end is exclusive.
         window = (min(moments), max(moments) + timedelta(milliseconds=1))
@@ -289,7 +289,7 @@ def parse_rates(raw: pl.DataFrame) -> Records:
             **sent,
             "provider": NAME,
             "market_id": f"{NAME}:{base}/{quote}",
-            "observed_at": _possible(_refreshed_at(sent), answer["ingested_at"]),
+            "observed_at": possible(_refreshed_at(sent), answer["ingested_at"]),
         }
         yield {**columns, "answered_at": answer["observed_at"]}, bytes(_rate(answer["body"]))
 
@@ -418,10 +418,6 @@ def _local(stamp: str, zone: str | None) -> datetime | None:
 def _refreshed_at(rate: Mapping[str, str | None]) -> datetime | None:
     local = _local(rate["last_refreshed"] or "", rate["time_zone"])
     return local and local.astimezone(UTC)
-
-
-def _possible(moment: datetime | None, arrived: datetime) -> datetime | None:
-    return moment if moment is not None and GENESIS <= moment <= arrived + CLOCK_SKEW else None
 
 
 def _rate(body: bytes) -> msgspec.Raw:

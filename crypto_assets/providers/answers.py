@@ -10,17 +10,18 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import polars as pl
 
 from crypto_assets.errors import DataError
-from crypto_assets.resources.http import Answer, Outcome
+from crypto_assets.resources.http import Answer, Outcome, Verdict
 from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.raw import RawAnswers
+from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 # An absent field's value; no JSON value is empty.
 _ABSENT = msgspec.Raw(b"")
@@ -145,6 +146,41 @@ def _page_of(body: bytes) -> tuple[list[msgspec.Raw], int | None]:
     return records, envelope.timestamp
 
 
+def classify_page(headers: Mapping[str, str], body: bytes) -> Verdict:
+    """What an answer with status 200 means, where the provider's answers are ``page_of``'s."""
+    kind = {name.lower(): value for name, value in headers.items()}.get("content-type", "")
+    if "json" not in kind:
+        return Verdict(Outcome.MALFORMED, f"an answer of type {kind.split(';')[0] or 'none'} where JSON was due")
+    try:
+        page, _ = page_of(body)
+    except msgspec.DecodeError:
+        return Verdict(Outcome.MALFORMED, "the answer is not the JSON that was due")
+    return Verdict(Outcome.OK if page else Outcome.EMPTY)
+
+
+def possible(moment: datetime | None, arrived: datetime) -> datetime | None:
+    """The moment, or None where no record of an answer that arrived then can be of it: the contracts refuse those."""
+    return moment if moment is not None and GENESIS <= moment <= arrived + CLOCK_SKEW else None
+
+
+def moment_of(ms: Any, arrived: datetime) -> datetime | None:
+    """The ``possible`` moment (UTC) of milliseconds since 1970; None for anything else that may have been sent."""
+    try:
+        return None if ms is None else possible(datetime.fromtimestamp(ms / 1000, UTC), arrived)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def unreadable_in_raw(told: object, where: str, what: str = "an answer") -> DataError:
+    """The error for a body that was good when it landed and cannot be read any more; ``told`` says why."""
+    return DataError(
+        f"{what} that was good when it landed cannot be read: {told}",
+        where=where,
+        safe="raw is as it was, and the table keeps what it held",
+        hint="run crypto-assets doctor: the body in raw may have been changed",
+    )
+
+
 def field_names(raw: pl.DataFrame) -> set[str]:
     """The field names of every page's first and last record: what drift is seen by."""
     names: set[str] = set()
@@ -209,12 +245,7 @@ def _landed_page(body: bytes, where: str) -> list[msgspec.Raw]:
     try:
         return page_of(body)[0]
     except msgspec.DecodeError as error:
-        raise DataError(
-            f"an answer that was good when it landed cannot be read: {error}",
-            where=where,
-            safe="raw is as it was, and the table keeps what it held",
-            hint="run crypto-assets doctor: the body in raw may have been changed",
-        ) from None
+        raise unreadable_in_raw(error, where) from None
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], record: msgspec.Raw, empty: type[Any]) -> Any:

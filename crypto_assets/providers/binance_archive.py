@@ -24,8 +24,8 @@ from typing import overload
 
 import polars as pl
 
-from crypto_assets.errors import DataError, UsageError
-from crypto_assets.providers.answers import Cost, Pull, usable
+from crypto_assets.errors import UsageError
+from crypto_assets.providers.answers import Cost, Pull, unreadable_in_raw, usable
 from crypto_assets.providers.provider import Connection, Provider
 from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.clock import Clock
@@ -398,12 +398,7 @@ def _lines(body: bytes, request: str, where: str) -> list[str]:
     try:
         text = unpack(body, request.rpartition("/")[2].removesuffix(".zip") + ".csv").decode(errors="replace")
     except ValueError as error:
-        raise DataError(
-            f"a file that was good when it landed cannot be read: {error}",
-            where=where,
-            safe="raw is as it was, and the table keeps what it held",
-            hint="run crypto-assets doctor: the body in raw may have been changed",
-        ) from None
+        raise unreadable_in_raw(error, where, "a file") from None
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [line for line in text.split("\n") if line]

@@ -13,18 +13,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import msgspec
 import polars as pl
 
 from crypto_assets.errors import UsageError
-from crypto_assets.providers.answers import Cost, Pull, page_of, records
+from crypto_assets.providers.answers import Cost, Pull, classify_page, moment_of, page_of, records
 from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
 from crypto_assets.tables.conform import Records
 from crypto_assets.tables.contract import SLUG, UTC_TIME
-from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 from crypto_assets.tables.window import Window
 
 NAME = "coincap"
@@ -74,7 +72,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
     """What an answer means, for v3. A 429 without the minute limit's words is the used-up quota."""
     text = body[:500].decode(errors="replace")
     if status == 200:
-        return _classify_ok(headers, body)
+        return classify_page(headers, body)
     if status == 429 and "per minute limit exceeded" in text:
         return Verdict(Outcome.RATE_LIMITED, "the minute limit is used up", retry_after=60)
     if status == 429 or (status == 403 and "usage limit exceeded" in text):
@@ -93,17 +91,6 @@ def _classify_v2(status: int, headers: Mapping[str, str], body: bytes) -> Verdic
     if status == 429:
         return Verdict(Outcome.RATE_LIMITED, "the minute limit is used up", retry_after=60)
     return classify(status, headers, body)
-
-
-def _classify_ok(headers: Mapping[str, str], body: bytes) -> Verdict:
-    kind = {name.lower(): value for name, value in headers.items()}.get("content-type", "")
-    if "json" not in kind:
-        return Verdict(Outcome.MALFORMED, f"an answer of type {kind.split(';')[0] or 'none'} where JSON was due")
-    try:
-        page, _ = page_of(body)
-    except msgspec.DecodeError:
-        return Verdict(Outcome.MALFORMED, "the answer is not the JSON that was due")
-    return Verdict(Outcome.OK if page else Outcome.EMPTY)
 
 
 class CoinCap:
@@ -326,13 +313,7 @@ def _is_good(answer: Answer) -> bool:
 
 def _timestamp(answer: Answer) -> datetime | None:
     """The answer's own clock, or None where it carries none that can be: ours counts then."""
-    stamp = page_of(answer.body)[1] if _is_good(answer) else None
-    try:
-        moment = None if stamp is None else datetime.fromtimestamp(stamp / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    is_possible = moment is not None and GENESIS <= moment <= answer.received_at + CLOCK_SKEW
-    return moment if is_possible else None
+    return moment_of(page_of(answer.body)[1], answer.received_at) if _is_good(answer) else None
 
 
 def _ms(moment: datetime) -> int:

@@ -18,10 +18,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-import msgspec
 import polars as pl
 
-from crypto_assets.providers.answers import Pull, page_of, records
+from crypto_assets.providers.answers import Pull, classify_page, page_of, records
 from crypto_assets.providers.provider import Connection, Provider
 from crypto_assets.resources.budget import MONTH_S, Limit
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
@@ -89,7 +88,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
     if status == 429 or code == 429:
         return Verdict(Outcome.RATE_LIMITED, "the limit of calls is used up", _wait(headers))
     if status == 200:
-        return _classify_ok(headers, body)
+        return classify_page(headers, body)
     if status in (401, 402, 403, 410, 451):
         return Verdict(Outcome.DENIED, f"the provider refuses (HTTP {status})")
     if status == 404:
@@ -106,17 +105,6 @@ def _error_code(text: str) -> int | None:
 def _wait(headers: Mapping[str, str]) -> float | None:
     # A minute is the window that limits are counted in; where a header says more, the client reads it.
     return None if "retry-after" in headers else 60.0
-
-
-def _classify_ok(headers: Mapping[str, str], body: bytes) -> Verdict:
-    kind = headers.get("content-type", "")
-    if "json" not in kind:
-        return Verdict(Outcome.MALFORMED, f"an answer of type {kind.split(';')[0] or 'none'} where JSON was due")
-    try:
-        page, _ = page_of(body)
-    except msgspec.DecodeError:
-        return Verdict(Outcome.MALFORMED, "the answer is not the list that was due")
-    return Verdict(Outcome.OK if page else Outcome.EMPTY)
 
 
 class CoinGecko:

@@ -14,8 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from crypto_assets.errors import DataError
-from crypto_assets.providers.answers import usable
+from crypto_assets.providers.answers import unreadable_in_raw, usable
 from crypto_assets.providers.ccxt_wire import (
     Digits,
     encoded,
@@ -201,12 +200,7 @@ def _replayed(spot: Spot, body: bytes, method: Callable[..., Any], endpoint: str
     try:
         return method(spot.symbol, asked=read)
     except unreadable() as error:
-        raise DataError(
-            f"an answer that was good when it landed cannot be read: {type(error).__name__}",
-            where=f"{NAME} {endpoint}",
-            safe="raw is as it was, and the table keeps what it held",
-            hint="run crypto-assets doctor: the body in raw may have been changed",
-        ) from None
+        raise unreadable_in_raw(type(error).__name__, f"{NAME} {endpoint}") from None
 
 
 @cache

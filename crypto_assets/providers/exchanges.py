@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from crypto_assets.errors import CryptoAssetsError, UsageError
-from crypto_assets.providers.answers import Cost, Pull
+from crypto_assets.providers.answers import Cost, Pull, moment_of
 from crypto_assets.providers.ccxt_wire import exchange, fetch_candles, fetch_ticker, fetch_trades, stub, unreadable
 from crypto_assets.providers.provider import Connection, Provider
 from crypto_assets.providers.venues import (
@@ -40,7 +40,7 @@ from crypto_assets.providers.venues import (
     venues_of,
 )
 from crypto_assets.resources.http import Answer, Client, Outcome
-from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS, INTERVALS
+from crypto_assets.tables.trusted import INTERVALS
 from crypto_assets.tables.window import DAY, Window
 
 __all__ = ["NAME", "PROVIDER", "Exchanges"]
@@ -259,7 +259,7 @@ class Exchanges:
         if ticker is not None and not any(ticker.get(name) for name in ("last", "bid", "ask")):
             line.misread("the answer holds no price")
             ticker = None
-        observed_at = _moment(ticker["timestamp"], answers[0].received_at) if ticker else None
+        observed_at = moment_of(ticker["timestamp"], answers[0].received_at) if ticker else None
         return self._pull(TICKER, market_id, answers, is_complete=ticker is not None, observed_at=observed_at)
 
     def _candles_of(self, spot: Spot, interval: str, subject: str, part: Window, page: int) -> Pull:
@@ -499,15 +499,6 @@ def _stated_limit(asked: Any, method: str) -> int:
     """The most records of an answer by ccxt's account; a hundred, which every venue gives, where it has none."""
     spot = (asked.features or {}).get("spot") or {}
     return (spot.get(method) or {}).get("limit") or 100
-
-
-def _moment(at: Any, received_at: datetime) -> datetime | None:
-    """The moment of milliseconds, or None where they are none that can be: ours counts then."""
-    try:
-        moment = None if at is None else datetime.fromtimestamp(at / 1000, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-    return moment if moment is not None and GENESIS <= moment <= received_at + CLOCK_SKEW else None
 
 
 def _ms(moment: datetime) -> int:

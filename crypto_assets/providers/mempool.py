@@ -23,15 +23,13 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from crypto_assets.errors import DataError
-from crypto_assets.providers.answers import Cost, Pull, usable
+from crypto_assets.providers.answers import Cost, Pull, possible, unreadable_in_raw, usable
 from crypto_assets.providers.provider import Connection, Provider
 from crypto_assets.resources.budget import Limit
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdict
 from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME
-from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 from crypto_assets.tables.window import DAY, Window
 
 NAME = "mempool"
@@ -316,12 +314,7 @@ def _landed(endpoint: str, body: bytes) -> list[_Sent]:
     try:
         return list(_sent(endpoint, body))
     except msgspec.DecodeError as error:
-        raise DataError(
-            f"an answer that was good when it landed cannot be read: {error}",
-            where="raw.mempool",
-            safe="raw is as it was, and the table keeps what it held",
-            hint="run crypto-assets doctor: the body in raw may have been changed",
-        ) from None
+        raise unreadable_in_raw(error, "raw.mempool") from None
 
 
 def _moment(seconds: str | None, arrived: datetime) -> datetime | None:
@@ -329,10 +322,9 @@ def _moment(seconds: str | None, arrived: datetime) -> datetime | None:
     if seconds is None or not re.fullmatch(r"[+-]?[0-9]{1,19}", seconds):
         return None
     try:
-        moment = datetime.fromtimestamp(int(seconds), UTC)
+        return possible(datetime.fromtimestamp(int(seconds), UTC), arrived)
     except (ValueError, OverflowError, OSError):
         return None
-    return moment if GENESIS <= moment <= arrived + CLOCK_SKEW else None
 
 
 def _is_asked(moment: datetime, opens: datetime, closes: datetime) -> bool:
