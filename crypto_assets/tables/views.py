@@ -13,9 +13,10 @@ from crypto_assets.tables.trusted import PREFERENCE
 
 _PLACES = " ".join(f"when '{provider}' then {place}" for place, provider in enumerate(PREFERENCE))
 # Each asset's snapshots of an hour by its preferred provider, as in `analytics.preference`: several would take turns.
+# The date is among what is ranked within, so that a condition on it reaches the table and other days are not read.
 _SNAPSHOTS = f"""(
             select *, rank() over (
-                partition by asset_id, date_trunc('hour', observed_at)
+                partition by asset_id, date, date_trunc('hour', observed_at)
                 order by case provider {_PLACES} else {len(PREFERENCE)} end, provider
             ) as preference
             from trusted.asset_snapshots
@@ -41,11 +42,11 @@ VIEWS: Mapping[str, str] = {
     "refined.crypto_data": f"""
         select asset_id as currency_id, name, rank, price_usd, max_supply, supply, vwap_usd_24h as vwap_24hr,
                volume_usd_24h as vol_usd_24hr, market_cap_usd, change_pct_24h as diff_percent_24hr,
-               explorer_url as explorer, observed_at as "timestamp"
+               explorer_url as explorer, observed_at as "timestamp", date
         from {_SNAPSHOTS}
     """,  # noqa: S608
     "refined.currency_value": """
-        select currency_id, rate_usd, observed_at as "timestamp"
+        select currency_id, rate_usd, observed_at as "timestamp", date
         from trusted.fx_rates
     """,
     # The dbt models of the dashboard pipeline: staging, dimension and facts of coins.
@@ -63,7 +64,7 @@ VIEWS: Mapping[str, str] = {
     """,
     "refined.facts_coins": f"""
         select asset_id as coin_id, name, rank, price_usd, round(change_pct_24h, 4) as change_percent_24hr,
-               market_cap_usd, volume_usd_24h as volume_usd_24hr, vwap_usd_24h as vwap_24hr, observed_at
+               market_cap_usd, volume_usd_24h as volume_usd_24hr, vwap_usd_24h as vwap_24hr, observed_at, date
         from {_SNAPSHOTS}
     """,  # noqa: S608
 }
