@@ -659,19 +659,24 @@ def _sources(select: exp.Select, pushed: Sequence[exp.Expr]) -> Iterator[tuple[e
     names = [source.alias_or_name for source in sources]
     where = select.args.get("where")
     always = [*pushed, *(_conjuncts(where.this) if where else [])]
-    own: dict[str, list[exp.Expr]] = {name: [] for name in names}
+    outer: list[tuple[set[str], list[exp.Expr]]] = []
     can_be_missing: set[str] = set()
     for place, join in enumerate(joins, start=1 if from_ else 0):
         on = _conjuncts(join.args["on"]) if join.args.get("on") else []
         # The side whose rows are filled up with nulls where ON fails, and the one that ON alone selects from.
-        filled = {"LEFT": names[place : place + 1], "RIGHT": names[:place], "FULL": names[: place + 1]}.get(join.side)
-        if filled is None:
+        sides = {"LEFT": names[place : place + 1], "RIGHT": names[:place], "FULL": names[: place + 1]}
+        if join.side not in sides:
             always += on
             continue
-        can_be_missing |= set(filled)
+        can_be_missing |= set(sides[join.side])
         if join.side != "FULL":
-            for name in filled:
-                own[name] += on
+            outer.append((set(sides[join.side]), on))
+    own: dict[str, list[exp.Expr]] = {name: [] for name in names}
+    for filled, on in outer:
+        # A row that ON would match to rows only that are not needed, is not needed either.
+        told = [predicate for predicate in always if not _tables(predicate) & filled]
+        for name in filled:
+            own[name] += on + _by_equality([*on, *told])
     always += _by_equality(always)
     for name, source in zip(names, sources, strict=True):
         kept = [_only_of(name, predicate) for predicate in own[name]]
@@ -737,6 +742,12 @@ def _by_equality(predicates: Sequence[exp.Expr]) -> list[exp.Expr]:
                     column.replace(columns[other].copy())
                 derived.append(holder.this)
     return derived
+
+
+def _tables(predicate: exp.Expr) -> set[str]:
+    from sqlglot import exp
+
+    return {column.table for column in predicate.find_all(exp.Column)}
 
 
 def _only_of(name: str, predicate: exp.Expr) -> exp.Expr:
