@@ -33,9 +33,27 @@ def maintain_tables(
         context.log.info("%s: %s, %d rows before, %d after", contract.table.full_name, done, before, after)
 
 
-@dg.job(description="Compact, vacuum and checkpoint every table of the lake.")
+@dg.op
+def compare_catalog(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
+    """Say how Glue differs from the lake, and mend it; fails naming what only a person may change."""
+    if lake.catalog is None:
+        context.log.info("no catalog is set: there is nothing to compare")
+        return
+    for drift in lake.catalog.check(lake):
+        context.log.warning("%s: %s (%s)", drift.table, drift.told, drift.what)
+    for entry in lake.catalog.sync_all(lake):
+        if entry.done != "equal":
+            context.log.info("%s: %s", entry.table, entry.done)
+    left = [drift for drift in lake.catalog.check(lake) if drift.is_ours]
+    if left:
+        told = "; ".join(f"{drift.table}: {drift.told}, {drift.remedy}" for drift in left)
+        raise dg.Failure(f"Glue still differs: {told}", allow_retries=False)
+
+
+@dg.job(description="Compact, vacuum and checkpoint every table of the lake, and make Glue equal to it.")
 def maintenance() -> None:
     maintain_tables()
+    compare_catalog()
 
 
 @dg.op

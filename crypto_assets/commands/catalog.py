@@ -46,14 +46,11 @@ def check(form: output.Format) -> int:
         output.note("Glue is equal to the lake")
         return 0
     tables = sorted({drift.table for drift in found})
-    foreign = sorted({drift.table for drift in found if not drift.is_ours})
-    mends = "crypto-assets catalog sync mends it" if len(foreign) < len(tables) else ""
-    stays = f"{', '.join(foreign)} somebody has to remove or move" if foreign else ""
     raise DataError(
         f"{len(found)} differences in {len(tables)} tables: {', '.join(tables[:5])}{' …' if len(tables) > 5 else ''}",
         where="glue",
         safe="the lake is untouched",
-        hint=", ".join(filter(None, (mends, stays))),
+        hint="; ".join(dict.fromkeys(drift.remedy for drift in found)),
     )
 
 
@@ -86,6 +83,22 @@ def _opened() -> tuple[Lake, Catalog]:
 
 
 def _told(entries: Iterable[Entry], form: output.Format) -> int:
-    shown = [{"table": e.table, "database": e.database, "done": e.done} for e in entries]
-    output.rows(shown, form, columns=("table", "database", "done"))
+    shown: list[Entry] = []
+    try:
+        shown.extend(entries)
+    finally:
+        # What was done before an error was done.
+        output.rows(
+            [{"table": e.table, "database": e.database, "done": e.done} for e in shown],
+            form,
+            columns=("table", "database", "done"),
+        )
+    elsewhere = [entry.table for entry in shown if entry.done == "elsewhere"]
+    if elsewhere:
+        raise NeedsYouError(
+            f"{len(elsewhere)} tables are registered at another address, which may be another lake's",
+            where=", ".join(elsewhere[:5]),
+            safe="they were left alone",
+            hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or let crypto-assets catalog rebuild take them over",
+        )
     return 0

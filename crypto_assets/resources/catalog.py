@@ -5,7 +5,8 @@ not: the tables (``lake.py`` calls this module after a commit), the databases (`
 
 The catalog holds nothing of its own. Names, types and their order are the Delta log's, comments and facts the
 contract's, views are ``tables/views.py``; whatever is lost or changed in Glue is made again from these. Entries are
-written one at a time and whole, by whoever comes: two writers that meet compare again, and end equal.
+written one at a time and whole, by whoever comes: two writers that meet compare again, and end equal. Only a rebuild,
+which a person asks for, gives a table another address or deletes: the entry may be another lake's.
 
 A table is a native Delta one, as Athena engine 3 and Trino want it: ``table_type=DELTA``, its address as the SerDe's
 ``path`` too (Trino looks nowhere else), all columns in ``Columns`` and no partition keys, which it takes from the log.
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.settings import storage_options
 from crypto_assets.tables import ALL_TABLES, BY_NAME, Contract
@@ -82,7 +83,7 @@ class Drift:
             ``facts`` (parameters, owner, formats) or, of a view, another ``statement``; or ``stray``: in Glue and
             not in the lake.
         told: the difference in words.
-        is_ours: whether a sync or rebuild mends it; a stray table of somebody else is only reported.
+        is_ours: whether it is about an entry of ours; a stray one of somebody else is nobody's fault here.
     """
 
     table: str
@@ -91,14 +92,24 @@ class Drift:
     told: str
     is_ours: bool = True
 
+    @property
+    def remedy(self) -> str:
+        """What mends it."""
+        if not self.is_ours:
+            return f"move {self.database}.{self.table.partition('.')[2]} to a database of its own"
+        by = "rebuild" if self.what in {"location", "stray"} else "sync"
+        return f"crypto-assets catalog {by} mends {self.table if by == 'rebuild' else 'what is missing or changed'}"
+
 
 @dataclass(frozen=True)
 class Entry:
-    """What was done for a table or view: ``registered`` anew, ``updated``, or found ``equal``."""
+    """What was done for a table or view: ``registered`` anew, ``updated``, found ``equal``, or left alone because it is
+    registered ``elsewhere``, in another lake.
+    """
 
     table: str
     database: str
-    done: Literal["registered", "updated", "equal"]
+    done: Literal["registered", "updated", "equal", "elsewhere"]
 
 
 class Catalog:
@@ -140,15 +151,19 @@ class Catalog:
         if self._region is None:
             raise NeedsYouError("no region is set", where="glue", safe=_SAFE, hint="set AWS_REGION to the bucket's")
         with _border("glue", self._region):
-            return boto3.session.Session().client(
-                "glue",
-                region_name=self._region,
-                config=Config(
-                    connect_timeout=_REQUEST_S,
-                    read_timeout=_REQUEST_S,
-                    retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                ),
-            )
+            try:
+                return boto3.session.Session().client(
+                    "glue",
+                    region_name=self._region,
+                    config=Config(
+                        connect_timeout=_REQUEST_S,
+                        read_timeout=_REQUEST_S,
+                        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                    ),
+                )
+            except ValueError as error:
+                # What boto3 says to an endpoint that is no address.
+                raise _typed(error, "glue", self._region) from None
 
     def database(self, zone: str) -> str:
         """The Glue database of a zone."""
@@ -162,18 +177,32 @@ class Catalog:
         ``schema`` is the log's: column names in order with their Delta types.
 
         Raises:
-            NeedsYouError: no credentials, no permission, no such database.
+            NeedsYouError: no credentials, no permission, no such database, or the table is registered elsewhere.
             TransientError: Glue is out of reach, throttles, or others keep changing the entry.
         """
-        done = [self._put(contract.table.full_name, self.table_input(contract, uri, schema))]
         name = contract.table.full_name
-        return done + [self._put_view(view) for view in VIEWS if name in reads(view) and self._is_readable(view)]
+        entry = self._put(name, self.table_input(contract, uri, schema))
+        if entry.done == "elsewhere":
+            raise NeedsYouError(
+                f"{entry.database} has it at another address, which may be another lake's",
+                where=name,
+                safe=_SAFE,
+                hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or let crypto-assets catalog rebuild take it over",
+            )
+        views = [view for view in VIEWS if name in reads(view) and self._is_readable(view)]
+        return [entry, *(self._put(view, view_input(view, self.prefix)) for view in views)]
 
     def sync_all(self, lake: Lake) -> Iterator[Entry]:
-        """The same for all that the lake holds, and every view; strays stay. Raises as ``sync`` and ``Lake``."""
+        """The same for all that the lake holds, and every view; strays stay.
+
+        A table that cannot be read does not hold up the others. Raises as ``sync`` and ``Lake``, at last.
+        """
         self.forget()
-        for name, wanted in self._wanted(lake).items():
+        broken: list[CryptoAssetsError] = []
+        for name, wanted in self._wanted(lake, broken).items():
             yield self._put(name, wanted)
+        if broken:
+            raise broken[0]
 
     def rebuild(self, lake: Lake) -> Iterator[Entry]:
         """Delete what is ours in Glue and make it again. Grants on single tables go with them, those on databases stay.
@@ -251,11 +280,17 @@ class Catalog:
             )
         return table_input(contract, location(uri), schema)
 
-    def _wanted(self, lake: Lake) -> dict[str, TableInput]:
-        """What Glue should hold for what the lake holds now, tables first."""
+    def _wanted(self, lake: Lake, broken: list[CryptoAssetsError] | None = None) -> dict[str, TableInput]:
+        """What Glue should hold for what the lake holds now, tables first; ``broken`` takes what is wrong with some."""
         found: dict[str, TableInput] = {}
         for contract in ALL_TABLES:
-            schema = lake.schema(contract)
+            try:
+                schema = lake.schema(contract)
+            except DataError as error:
+                if broken is None:
+                    raise
+                broken.append(error)
+                continue
             if schema is not None:
                 found[contract.table.full_name] = self.table_input(contract, lake.uri(contract), schema)
         views = [view for view in VIEWS if reads(view) <= found.keys()]
@@ -265,19 +300,19 @@ class Catalog:
         """Whether all tables that a view reads are registered."""
         return all(table in self._held(self.database(zone)) for zone, table in map(_split, reads(view)))
 
-    def _put_view(self, view: str) -> Entry:
-        return self._put(view, view_input(view, self.prefix))
-
     def _put(self, name: str, wanted: TableInput) -> Entry:
         """Make one entry equal, comparing again with what Glue holds whenever somebody was faster."""
         zone, table = _split(name)
         database = self.database(zone)
+        held: TableInput | None = None
         with _border(name, self._region):
             for n_tries in range(1, _TRIES + 1):
                 held = self._held(database).get(table)
                 try:
                     if held is None:
                         self.client.create_table(DatabaseName=database, TableInput=wanted)
+                    elif any(what == "location" for what, _ in differences(wanted, held)):
+                        return Entry(name, database, "elsewhere")
                     elif any(differences(wanted, held)):
                         # Old versions of an entry say nothing that the log does not.
                         self.client.update_table(DatabaseName=database, TableInput=wanted, SkipArchive=True)
@@ -293,6 +328,13 @@ class Catalog:
                     continue
                 self._known[database][table] = wanted
                 return Entry(name, database, "registered" if held is None else "updated")
+        if held is None:
+            raise NeedsYouError(
+                f"{database} has it, and this role may not see it",
+                where=name,
+                safe=_SAFE,
+                hint="grant the role SELECT or DESCRIBE on the database's tables",
+            )
         raise TransientError("others keep changing it in Glue", where=name, safe=_SAFE, hint="run the same again")
 
     def _held(self, database: str) -> dict[str, TableInput]:
@@ -512,19 +554,25 @@ def differences(wanted: TableInput, held: TableInput) -> Iterator[tuple[What, st
     for path, ours, theirs in _leaves(wanted, held):
         if path == "StorageDescriptor.Columns":
             yield from (("columns", told) for told in _differing_columns(ours, theirs))
-        elif path in _WHAT:
-            yield _WHAT[path], f"{path.rpartition('.')[2]} is {theirs or 'not there'}, not {ours}"
+        elif path in _PLACES and _address(held) not in {"", _address(wanted)}:
+            yield "location", f"{path.rpartition('.')[2]} is {theirs or 'not there'}, not {ours or 'none'}"
+        elif path == "PartitionKeys":
+            yield "columns", f"Glue has partition keys ({', '.join(key['Name'] for key in theirs)}), a Delta table none"
         elif path == "ViewOriginalText":
             yield "statement", "its statement is another"
         else:
-            yield "facts", f"{path.removeprefix('Parameters.')} is {theirs or 'not there'}, not {ours}"
+            name = path.removeprefix("StorageDescriptor.").removeprefix("Parameters.")
+            yield "facts", f"{name} is {theirs or 'not there'}, not {ours}"
 
 
-_WHAT: Final[Mapping[str, What]] = {
-    "PartitionKeys": "columns",
-    "StorageDescriptor.Location": "location",
-    "StorageDescriptor.SerdeInfo.Parameters.path": "location",
-}
+_PLACES: Final = {"StorageDescriptor.Location", "StorageDescriptor.SerdeInfo.Parameters.path"}
+
+
+def _address(entry: TableInput) -> str:
+    """Where an entry says that its data lie: by the path that Trino goes by, else by its location. A view has none."""
+    storage = entry.get("StorageDescriptor") or {}
+    path = ((storage.get("SerdeInfo") or {}).get("Parameters") or {}).get("path")
+    return str(path or storage.get("Location") or "").rstrip("/")
 
 
 def _leaves(wanted: TableInput, held: TableInput, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -542,7 +590,7 @@ def _differing_columns(ours: list[dict[str, str]], theirs: list[dict[str, str]])
     held = {column["Name"]: column for column in theirs}
     yield from (f"column {name} is missing" for name in wanted if name not in held)
     yield from (f"column {name} is not in the lake" for name in held if name not in wanted)
-    for name in wanted.keys() & held.keys():
+    for name in (name for name in wanted if name in held):
         if held[name].get("Type") != wanted[name]["Type"]:
             yield f"column {name} is {held[name].get('Type')}, not {wanted[name]['Type']}"
         if held[name].get("Comment", "") != wanted[name].get("Comment", ""):
@@ -568,7 +616,8 @@ _NEEDS_A_PERSON: Final = {
     "ProfileNotFound": _NO_KEYS,
     "TokenRetrievalError": ("the credentials have expired", "log in again"),
     "UnauthorizedSSOTokenError": ("the credentials have expired", "log in again"),
-    "NoRegionError": ("no region is set", "set AWS_REGION to the bucket's"),
+    "InvalidRegionError": ("AWS_REGION is not the name of a region", "set AWS_REGION to the bucket's"),
+    "ValueError": ("the endpoint is not an address", "mend AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_GLUE"),
 }
 _THROTTLED: Final = ("Throttling", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "SlowDown")
 _ACTION: Final = re.compile(r"perform: (glue:\w+)")
