@@ -35,6 +35,10 @@ catalog = App(name="catalog", help="What Glue and Athena know of the lake's tabl
 app.command(catalog)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object a line.")]
+Engine = Annotated[
+    Literal["duckdb", "athena"] | None,
+    Parameter(name="--engine", help="What answers; by default what CRYPTO_ASSETS_QUERY_ENGINE says, or duckdb."),
+]
 Csv = Annotated[bool, Parameter(name="--csv", negative=(), help="CSV with a header.")]
 Select = Annotated[
     list[str] | None,
@@ -139,7 +143,12 @@ def status(*, as_json: Json = False, as_csv: Csv = False) -> int:
 
 @app.command
 def sql(
-    statement: Annotated[str, Parameter(allow_leading_hyphen=True)], /, *, as_json: Json = False, as_csv: Csv = False
+    statement: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    engine: Engine = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
 ) -> int:
     """Answer a SELECT in Athena SQL over every table and view; - reads it from stdin.
 
@@ -150,7 +159,7 @@ def sql(
     """
     from crypto_assets.commands import sql as command
 
-    return command.sql(statement, output.chosen(as_json=as_json, as_csv=as_csv))
+    return command.sql(statement, output.chosen(as_json=as_json, as_csv=as_csv), engine)
 
 
 @app.command
@@ -160,6 +169,7 @@ def show(
     *,
     limit: Annotated[int, Parameter(help="How many rows.")] = 20,
     columns: Annotated[bool, Parameter(negative=(), help="The columns with types, units and meaning.")] = False,
+    engine: Engine = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> int:
@@ -172,7 +182,8 @@ def show(
     """
     from crypto_assets.commands import sql as command
 
-    return command.show(table, limit, output.chosen(as_json=as_json, as_csv=as_csv), has_columns=columns)
+    form = output.chosen(as_json=as_json, as_csv=as_csv)
+    return command.show(table, limit, form, engine, has_columns=columns)
 
 
 @quarantine.command(name="show")
@@ -285,6 +296,20 @@ def sandbox(
     from crypto_assets.commands import up as command
 
     return command.sandbox(port, seed, replay, key=key, credits_per_month=credits_, calls_per_minute=per_minute)
+
+
+@app.command
+def athena(
+    *,
+    port: Annotated[int, Parameter(help="A port on 127.0.0.1; 0 takes a free one.")] = 5005,
+    s3_endpoint: Annotated[
+        str | None, Parameter(help="An S3 server for tables and results; its own by default.")
+    ] = None,
+) -> int:
+    """Serve an AWS on this machine whose Athena answers over Delta tables in Glue, until stopped."""
+    from crypto_assets.commands import athena as command
+
+    return command.athena(port, s3_endpoint)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

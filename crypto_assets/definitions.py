@@ -11,12 +11,14 @@ from collections.abc import Mapping
 import dagster as dg
 
 from crypto_assets.assets.handles import absence, handles
+from crypto_assets.assets.lake_asset import linked
 from crypto_assets.assets.quality import gaps, operations
 from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.automation import jobs, repair, restatements, schedules, sensors
 from crypto_assets.checks.asset_checks import checks_of
+from crypto_assets.resources.catalog import catalog_of
 from crypto_assets.resources.settings import Settings
 
 # The raw assets of each provider.
@@ -36,7 +38,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     raw = dg.load_assets_from_modules([RAW[name] for name in present])
     derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations, gaps])
     return dg.Definitions(
-        assets=[*raw, *derived],
+        assets=linked([*raw, *derived], catalog_of(settings.catalog, settings.catalog_prefix)),
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
         jobs=[
             jobs.refresh,

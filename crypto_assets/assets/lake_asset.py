@@ -23,8 +23,12 @@ import polars as pl
 from crypto_assets import __version__
 from crypto_assets.errors import CryptoAssetsError, DataError
 from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG, SINGLE_RUN
+from crypto_assets.resources.athena import console_url
+from crypto_assets.resources.catalog import Catalog
 from crypto_assets.resources.failpoints import failpoint
 from crypto_assets.resources.lake import Lake, content_hash
+from crypto_assets.resources.settings import storage_options
+from crypto_assets.tables import BY_NAME
 from crypto_assets.tables.conform import PULL_REFUSED, Records, Settled, conform, settle
 from crypto_assets.tables.contract import (
     Contract,
@@ -259,6 +263,26 @@ def asset_facts(contract: type[Contract], upstream: Sequence[type[Contract]] = (
             "write_mode": str(table.write),
         },
     }
+
+
+def athena_link(catalog: Catalog | None, contract: type[Contract]) -> dict[str, Any]:
+    """The table's name at Athena and its page in AWS's console, as metadata; nothing where Glue does not know it."""
+    if catalog is None:
+        return {}
+    database, table = catalog.database(str(contract.table.zone)), contract.table.name
+    region = storage_options().get("AWS_REGION")
+    page = {"athena": dg.MetadataValue.url(console_url(region, database, table))} if region else {}
+    return {"athena_table": f"{database}.{table}", **page}
+
+
+def linked(assets: Iterable[Any], catalog: Catalog | None) -> list[Any]:
+    """The assets, with their tables at Athena among what Dagster shows of them."""
+
+    def told(spec: dg.AssetSpec) -> dg.AssetSpec:
+        contract = BY_NAME.get(".".join(spec.key.path))
+        return spec.merge_attributes(metadata=athena_link(catalog, contract)) if contract else spec
+
+    return [asset.map_asset_specs(told) for asset in assets] if catalog else list(assets)
 
 
 def column_schema(contract: type[Contract]) -> dg.TableSchema:
@@ -501,6 +525,7 @@ def _table_metadata(lake: Lake, contract: type[Contract]) -> dict[str, Any]:
         "bytes": state.n_bytes,
         "files": state.n_files,
         "code_version": __version__,
+        **athena_link(lake.catalog, contract),
     }
 
 

@@ -23,6 +23,7 @@ from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, Us
 if TYPE_CHECKING:
     from crypto_assets.resources.inspection import Files
     from crypto_assets.resources.lake import Lake
+    from crypto_assets.resources.settings import Settings
     from crypto_assets.tables.contract import Contract
 
 # Every answer of these days is parsed again; older days were reconciled when they were written.
@@ -54,8 +55,9 @@ def doctor(
 
     if is_agreed and not is_collecting:
         raise UsageError("--yes agrees to --gc only", where="--yes", safe="nothing was done", hint="say --gc --yes")
-    lake, now = runs.lake_of(Settings()), SystemClock().now()
-    findings = [*_environment(), _look("lake", lambda: _reached(lake))]
+    settings = Settings()
+    lake, now = runs.lake_of(settings), SystemClock().now()
+    findings = [*_environment(settings), _look("lake", lambda: _reached(lake))]
     if findings[-1].is_well:
         # Without the lake, every table would only say the same again.
         with store_errors("doctor", "no row was changed", lake.root):
@@ -87,9 +89,11 @@ def _look(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, False, error.what, error)
 
 
-def _environment() -> Iterator[Finding]:
+def _environment(settings: Settings) -> Iterator[Finding]:
     yield Finding("python", True, sys.version.split()[0])
     yield _look("query engine", _engine)
+    if settings.query_engine == "athena":
+        yield _look("athena", lambda: _athena(settings))
 
 
 def _engine() -> str:
@@ -100,6 +104,15 @@ def _engine() -> str:
     with QueryEngine({}) as engine:
         engine.query("select 1 as one")
     return f"duckdb {duckdb.__version__} with its extensions"
+
+
+def _athena(settings: Settings) -> str:
+    from contextlib import closing
+
+    from crypto_assets.commands.sql import athena
+
+    with closing(athena(settings)) as engine:
+        return engine.check()
 
 
 def _reached(lake: Lake) -> str:

@@ -1,26 +1,34 @@
 """``sql`` and ``show``: questions to the lake, in Athena SQL.
 
-Belongs here: where the statement comes from and how the answer is written. What a statement may do and how it is
-translated is ``resources/query.py``; views are ``tables/views.py``.
+Belongs here: where the statement comes from, which engine is asked and how the answer is written. What a statement may
+do and how it is translated is ``resources/query.py``, how Athena is asked ``resources/athena.py``; views are
+``tables/views.py``.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
 
 from crypto_assets.commands import output
 from crypto_assets.commands import run as runs
 from crypto_assets.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from crypto_assets.resources.athena import AthenaEngine
     from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.query import QueryEngine
+    from crypto_assets.resources.settings import Settings
+
+EngineName = Literal["duckdb", "athena"]
 
 
-def engine(lake: Lake) -> QueryEngine:
-    """A query engine over every table and view of the lake."""
-    from crypto_assets.resources.query import QueryEngine
+def engine(lake: Lake, prefix: str | None = None) -> QueryEngine:
+    """DuckDB on this machine, over every table and view of the lake; ``prefix`` as in Glue's databases."""
+    from crypto_assets.resources.query import DATABASE_PREFIX, QueryEngine
     from crypto_assets.tables import BY_NAME
     from crypto_assets.tables.views import VIEWS
 
@@ -30,28 +38,62 @@ def engine(lake: Lake) -> QueryEngine:
         VIEWS,
         require_whole=lambda name: lake.require_whole(BY_NAME[name]),
         storage_options=lake.options or {},
+        prefix=prefix or DATABASE_PREFIX,
     )
 
 
-def sql(statement: str, form: output.Format) -> int:
-    """Answer one statement; ``-`` reads it from stdin."""
+def athena(settings: Settings) -> AthenaEngine:
+    """Athena, over every table and view as Glue knows them."""
+    from crypto_assets.resources.athena import AthenaEngine
+    from crypto_assets.tables import BY_NAME
+    from crypto_assets.tables.contract import delta_type, fields
+    from crypto_assets.tables.views import VIEWS
+
+    tables = {name: {f.name: delta_type(f.dtype) for f in fields(contract)} for name, contract in BY_NAME.items()}
+    return AthenaEngine(
+        {**tables, **{name: {} for name in VIEWS}},
+        prefix=settings.catalog_prefix,
+        workgroup=settings.athena_workgroup,
+        output=settings.athena_output,
+        reuse_minutes=settings.athena_reuse_minutes,
+    )
+
+
+def sql(statement: str, form: output.Format, chosen: EngineName | None = None) -> int:
+    """Answer one statement by the engine that is set, or by this one; ``-`` reads it from stdin."""
     from crypto_assets.resources.settings import Settings
-    from crypto_assets.tables.quality import CheckResults
 
     text = sys.stdin.read() if statement == "-" else statement
-    lake = runs.lake_of(Settings())
-    with engine(lake) as asked:
-        try:
-            found = asked.query(text)
-        except TransientError:
-            # The store's own reason, where it has one: a bucket that is not there needs a person.
-            lake.state(CheckResults)
-            raise
+    settings = Settings()
+    found = _remotely(text, settings) if (chosen or settings.query_engine) == "athena" else _here(text, settings)
     output.rows(found.iter_rows(named=True), form, columns=found.columns)
     return 0
 
 
-def show(table: str, limit: int, form: output.Format, *, has_columns: bool) -> int:
+def _here(text: str, settings: Settings) -> pl.DataFrame:
+    from crypto_assets.tables.quality import CheckResults
+
+    lake = runs.lake_of(settings)
+    with engine(lake, settings.catalog_prefix) as asked:
+        try:
+            return asked.query(text)
+        except TransientError:
+            # The store's own reason, where it has one: a bucket that is not there needs a person.
+            lake.state(CheckResults)
+            raise
+
+
+def _remotely(text: str, settings: Settings) -> pl.DataFrame:
+    with closing(athena(settings)) as asked:
+        try:
+            return asked.query(text)
+        finally:
+            # Also of a query that failed or was stopped: what it read is paid for.
+            if bill := asked.bill():
+                output.note(bill)
+
+
+def show(table: str, limit: int, form: output.Format, chosen: EngineName | None = None, *, has_columns: bool) -> int:
     """The first rows of a table or view, or its columns."""
     from crypto_assets.tables import BY_NAME
     from crypto_assets.tables.contract import delta_type, fields
@@ -80,4 +122,4 @@ def show(table: str, limit: int, form: output.Format, *, has_columns: bool) -> i
         )
         return 0
     # The name is one of ours, the limit is a number.
-    return sql(f"describe {name}" if has_columns else f"select * from {name} limit {limit}", form)  # noqa: S608
+    return sql(f"describe {name}" if has_columns else f"select * from {name} limit {limit}", form, chosen)  # noqa: S608

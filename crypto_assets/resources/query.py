@@ -171,10 +171,10 @@ class QueryEngine:
             DataError: a file of a table is gone or damaged.
         """
         sql = bound(sql, [literal(value) for value in parameters])
-        if listed := _SHOW_TABLES.fullmatch(sql):
-            return self._show_tables(listed.group(1))
-        if described := _DESCRIBE.fullmatch(sql):
-            name = self._resolve(*_spoken(described.group(1)))
+        if (database := listed_database(sql)) is not None:
+            return shown([*self._tables, *self._views], database, self._prefix)
+        if described := described_name(sql):
+            name = self._resolve(*described)
             return self._run(lambda session: _described(session.columns(name)))
         tree = parse(sql)
         self._settle_tables(tree)
@@ -183,9 +183,6 @@ class QueryEngine:
 
     def bill(self) -> None:
         """Nothing is paid for."""
-
-    def _show_tables(self, database: str | None) -> pl.DataFrame:
-        return shown([*self._tables, *self._views], database, self._prefix)
 
     def _resolve(self, zone: str, table: str) -> str:
         """The full name that ``zone.table``, ``crypto_zone.table`` or a bare ``table`` stands for."""
@@ -415,9 +412,23 @@ def resolve(known: Sequence[str], zone: str, table: str, prefix: str = DATABASE_
     raise _refuse(f"there is no table {asked!r}", hint)
 
 
-def shown(known: Sequence[str], database: str | None, prefix: str = DATABASE_PREFIX) -> pl.DataFrame:
+def listed_database(sql: str) -> str | None:
+    """The zone or database that a ``SHOW TABLES`` names, or nothing for all; None for another statement."""
+    listed = _SHOW_TABLES.fullmatch(sql)
+    return (listed.group(1) or "").strip('`"').lower() if listed else None
+
+
+def described_name(sql: str) -> tuple[str, str] | None:
+    """Zone (or nothing) and table that a ``DESCRIBE`` names; None for another statement."""
+    described = _DESCRIBE.fullmatch(sql)
+    if described is None:
+        return None
+    zone, _, table = described.group(1).lower().translate({ord("`"): None, ord('"'): None}).rpartition(".")
+    return zone, table
+
+
+def shown(known: Sequence[str], zone: str, prefix: str = DATABASE_PREFIX) -> pl.DataFrame:
     """The answer to ``SHOW TABLES``: the names known, all of them or those of one zone or database."""
-    zone = (database or "").strip('`"').lower()
     zones = {f"{spoken}." for spoken in (zone, zone.removeprefix(DATABASE_PREFIX), zone.removeprefix(prefix))}
     names = sorted(name for name in known if not zone or name.startswith(tuple(zones)))
     return pl.DataFrame({"table": names}, schema={"table": pl.String})
@@ -437,12 +448,6 @@ def tables_in(sql: str) -> set[str]:
 
 
 # judging a statement
-
-
-def _spoken(name: str) -> tuple[str, str]:
-    """Zone (or nothing) and table of a name as typed after DESCRIBE."""
-    zone, _, table = name.lower().translate({ord("`"): None, ord('"'): None}).rpartition(".")
-    return zone, table
 
 
 def parse(sql: str, *, engine: Literal["duckdb", "athena"] = "duckdb") -> exp.Expr:

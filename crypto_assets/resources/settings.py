@@ -83,13 +83,32 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9_]{1,64}$",
         description="What the zones' Glue databases begin with: crypto_ makes crypto_raw, crypto_trusted and so on.",
     )
+    query_engine: Literal["duckdb", "athena"] = Field(
+        default="duckdb", description="What answers SQL: DuckDB on this machine, or Athena over the tables in Glue."
+    )
+    athena_workgroup: str = Field(
+        default="crypto_assets",
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="Athena's workgroup, which limits the bytes of a query and says where results go.",
+    )
+    athena_output: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9.-]{3,63}(/.*)?$",
+        description="Where Athena's results go, s3://bucket/prefix/, if the workgroup does not say it.",
+    )
+    athena_reuse_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=10080,
+        description="How old an answer of Athena may be to be given again, though data are newer; 0 for never.",
+    )
 
     @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("coincap_api_key", "sandbox_url", mode="before")
+    @field_validator("coincap_api_key", "sandbox_url", "athena_output", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
         # `COINCAP_API_KEY=` is how an .env file says that there is none.

@@ -332,7 +332,7 @@ def test_doctor_without_a_lake_makes_none(say: Say, tmp_path: Path) -> None:
 
 
 def test_the_environment_is_well() -> None:
-    assert [finding.is_well for finding in doctor._environment()] == [True, True]
+    assert [finding.is_well for finding in doctor._environment(Settings())] == [True, True]
 
 
 # ---- quarantine ----
