@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -616,6 +617,21 @@ def test_maintenance_compacts_closed_days_and_changes_no_row(lake: Lake, rates: 
     assert_frame_equal(again(lake).read(FxRates), before)
     assert lake.maintain(FxRates, closed_before=NEXT)["compacted"] == 0
     assert list(Path(lake.uri(FxRates)).glob("_delta_log/*.checkpoint.parquet"))
+
+
+def test_only_maintenance_removes_expired_entries_of_the_log(lake: Lake, answers: RowsOf) -> None:
+    log = Path(lake.uri(RawCoincapRates)) / "_delta_log"
+    for i in range(1, 25):
+        lake.append(RawCoincapRates, answers(f"p{i}"), app="a", version=i)
+        for entry in log.glob("*.json"):
+            os.utime(entry, (0, 0))
+    assert list(log.glob("*.checkpoint.parquet"))
+    assert len(list(log.glob("*.json"))) == 25
+
+    lake.maintain(RawCoincapRates, NEXT)
+    assert not (log / f"{0:020}.json").exists()
+    assert len(again(lake).read(RawCoincapRates)) == 24
+    assert not again(lake).append(RawCoincapRates, answers("p24"), app="a", version=24).is_new
 
 
 def test_maintenance_compacts_small_tables_and_partitions_with_quotes_in_their_names(
