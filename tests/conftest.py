@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import polars as pl
@@ -21,8 +18,8 @@ from hypothesis import settings
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.sandbox import Events, Sandbox, serve
-from crypto_assets.tables import Contract
-from crypto_assets.tables.contract import MONEY, UTC_TIME, fields, polars_schema
+from tests import rows
+from tests.rows import NOON
 
 # A machine under load is no counterexample: no deadlines anywhere, and CI tries the same examples on every run.
 settings.register_profile("local", deadline=None)
@@ -30,35 +27,12 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 RECORDED = Path(os.environ.get("RECORDED_DATA") or Path(__file__).parents[1] / ".." / "shared" / "recorded")
-NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 RowsOf = Callable[..., pl.DataFrame]
-
-_DEFAULTS: Mapping[Any, Any] = {
-    pl.String(): "x",
-    pl.Binary(): b"{}",
-    pl.Boolean(): True,
-    pl.Int32(): 1,
-    pl.Int64(): 1,
-    pl.Float64(): 1.0,
-    MONEY: Decimal(1),
-    UTC_TIME: NOON,
-}
-
-
-def _rows_of(contract: type[Contract], *rows: Mapping[str, Any]) -> pl.DataFrame:
-    """Rows of a contract from what matters of them: the rest is null or a plain value, ``date`` follows the clock."""
-    plain = {f.name: None if f.nullable else _DEFAULTS.get(f.dtype) for f in fields(contract)}
-    clock = contract.table.clock or "observed_at"
-    full = [{**plain, **row} for row in rows]
-    for row in full:
-        if row.get("date", 0) is None:
-            row["date"] = row.get(clock, NOON).date()
-    return pl.DataFrame(full, schema=polars_schema(contract))
 
 
 @pytest.fixture(scope="session")
 def rows_of() -> RowsOf:
-    return _rows_of
+    return rows.rows_of
 
 
 @pytest.fixture(scope="session")

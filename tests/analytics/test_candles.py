@@ -20,7 +20,7 @@ from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.refined import BARS, Ohlcv1m
 from crypto_assets.tables.trusted import INTERVALS, Candles, Trades
 from crypto_assets.tables.window import bucket
-from tests.conftest import _rows_of
+from tests.rows import rows_of
 from tests.tape_rows import candles_of, day, trades_of
 
 NO_TRADES = pl.DataFrame(schema=polars_schema(Trades))
@@ -55,7 +55,7 @@ def candle(at: dt.datetime, price: str = "5", volume: str = "2", interval: str =
 
 
 def stated(*rows: dict[str, Any]) -> pl.DataFrame:
-    return _rows_of(Candles, *({"month": day(1).date(), **row} for row in rows))
+    return rows_of(Candles, *({"month": day(1).date(), **row} for row in rows))
 
 
 def trade(at: dt.datetime, number: int, price: str = "5", quantity: str = "2", **facts: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def trade(at: dt.datetime, number: int, price: str = "5", quantity: str = "2", *
 
 
 def traded(*rows: dict[str, Any]) -> pl.DataFrame:
-    return _rows_of(Trades, *({"date": row["traded_at"].date(), **row} for row in rows))
+    return rows_of(Trades, *({"date": row["traded_at"].date(), **row} for row in rows))
 
 
 # ---- the venue's own candles are the oracle ----

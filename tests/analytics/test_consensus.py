@@ -17,7 +17,7 @@ from crypto_assets.tables.conform import conform
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.refined import AssetDaily, AssetHourly, LatestQuotes, Ohlcv1d, PriceDaily, SymbolMap
 from crypto_assets.tables.trusted import Quotes
-from tests.conftest import _rows_of
+from tests.rows import rows_of
 from tests.tape_rows import day
 
 ON = dt.date(2025, 1, 1)
@@ -55,7 +55,7 @@ def names(**changes: str) -> pl.DataFrame:
         for venue in ("binance", "kraken", "coinbase", "bitstamp")
         for ticker, asset_id in (NAMES | changes).items()
     ]
-    return _rows_of(SymbolMap, *rows)
+    return rows_of(SymbolMap, *rows)
 
 
 def priced(
@@ -66,9 +66,9 @@ def priced(
 ) -> dict[str, dict[str, Any]]:
     """The day's prices by asset."""
     frames = (
-        _rows_of(Ohlcv1d, *bars),
-        _rows_of(AssetHourly, *(hours or [])),
-        _rows_of(AssetDaily, *(history or [])),
+        rows_of(Ohlcv1d, *bars),
+        rows_of(AssetHourly, *(hours or [])),
+        rows_of(AssetDaily, *(history or [])),
         names() if known is None else known,
     )
     table = conform(PriceDaily, consensus.price_daily(*(frame.lazy() for frame in frames)).collect())
@@ -171,7 +171,7 @@ def test_a_price_from_a_history_is_used_only_where_nobody_saw_the_end() -> None:
 def test_a_ticker_is_read_by_what_it_meant_on_that_day() -> None:
     changed = day(1, 12)
     luna = {"source": "kraken", "source_id": "LUNA"}
-    known = _rows_of(
+    known = rows_of(
         SymbolMap,
         {
             **luna,
@@ -221,7 +221,7 @@ VENUES = [f"venue-{n}" for n in range(7)]
 @settings(max_examples=60)
 @given(prices=st.lists(st.integers(1, 10**9), min_size=1, max_size=7))
 def test_the_price_equals_a_plain_reading_of_the_rule(prices: list[int]) -> None:
-    known = _rows_of(
+    known = rows_of(
         SymbolMap,
         *(
             {"source": venue, "source_id": ticker, "asset_id": NAMES[ticker], "valid_from": day(1).replace(year=2018)}
@@ -261,7 +261,7 @@ def test_the_newest_quote_of_each_market_has_a_mid_and_a_spread() -> None:
         {"provider": "exchanges", "market_id": "kraken:XYZ/USD", "bid_price": 0, "ask_price": 0, **at},
         {"provider": "exchanges", "market_id": "kraken:ABC/USD", "bid_price": 3, "ask_price": 1, **at},
     ]
-    table = conform(LatestQuotes, consensus.latest_quotes(_rows_of(Quotes, *rows).lazy()).collect())
+    table = conform(LatestQuotes, consensus.latest_quotes(rows_of(Quotes, *rows).lazy()).collect())
     told = {row["market_id"][7:10]: (row["mid_price"], row["spread_bps"]) for row in table.to_dicts()}
     assert told == {"BTC": (100, 200.0), "ETH": (None, None), "XYZ": (0, None), "ABC": (2, -10_000.0)}
     assert table["available_at"].unique().to_list() == [day(1, 9, 1)]

@@ -15,7 +15,7 @@ from crypto_assets.analytics import identity
 from crypto_assets.tables.conform import conform
 from crypto_assets.tables.refined import AssetSymbolsDaily, DimMarket, Ohlcv1d, SymbolMap
 from crypto_assets.tables.trusted import AssetSnapshots, Quotes
-from tests.conftest import _rows_of
+from tests.rows import rows_of
 from tests.tape_rows import day
 
 
@@ -36,7 +36,7 @@ def sold(market_id: str, *days: int) -> list[dict[str, Any]]:
 def mapped(
     symbols: list[dict[str, Any]], bars: list[dict[str, Any]], quotes: list[dict[str, Any]] | None = None
 ) -> pl.DataFrame:
-    frames = (_rows_of(AssetSymbolsDaily, *symbols), _rows_of(Ohlcv1d, *bars), _rows_of(Quotes, *(quotes or [])))
+    frames = (rows_of(AssetSymbolsDaily, *symbols), rows_of(Ohlcv1d, *bars), rows_of(Quotes, *(quotes or [])))
     return conform(SymbolMap, identity.symbol_map(*(frame.lazy() for frame in frames)).collect())
 
 
@@ -53,7 +53,7 @@ def test_a_digest_of_a_day_says_which_id_and_ticker_named_which_asset() -> None:
         {**plain, "rank": rank, "observed_at": day(1, hour), "ingested_at": day(1, hour, 1), "date": day(1).date()}
         for hour, rank in ((9, 4), (8, 3), (10, None))
     ]
-    table = conform(AssetSymbolsDaily, identity.symbol_days(_rows_of(AssetSnapshots, *rows).lazy()).collect())
+    table = conform(AssetSymbolsDaily, identity.symbol_days(rows_of(AssetSnapshots, *rows).lazy()).collect())
     (row,) = table.to_dicts()
     assert (row["provider_asset_id"], row["asset_id"], row["rank"]) == ("ripple", "xrp", 3)
     assert (row["first_seen_at"], row["last_seen_at"], row["available_at"]) == (day(1, 8), day(1, 10), day(1, 10, 1))
@@ -187,7 +187,7 @@ def test_a_market_says_what_is_traded_for_what_and_when_it_was_seen() -> None:
         }
     ]
     names = mapped([], bars, quotes)
-    frames = (_rows_of(Ohlcv1d, *bars), _rows_of(Quotes, *quotes), names)
+    frames = (rows_of(Ohlcv1d, *bars), rows_of(Quotes, *quotes), names)
     table = conform(DimMarket, identity.markets(*(frame.lazy() for frame in frames)).collect())
     found = {row["market_id"]: row for row in table.to_dicts()}
     kraken = found["kraken:XBT/USD"]

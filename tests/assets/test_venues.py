@@ -23,7 +23,7 @@ from crypto_assets.tables.contract import Contract, Write
 from crypto_assets.tables.quality import CheckResults
 from crypto_assets.tables.refined import BARS
 from crypto_assets.tables.window import Window
-from tests.conftest import _rows_of
+from tests.rows import rows_of
 from tests.tape_rows import candles_of, day, trades_of
 
 BTC, TETHER = "binance:BTC/USDT", "kraken:USDT/USD"
@@ -204,11 +204,11 @@ def test_a_day_that_may_not_be_published_is_left_out_of_its_week_until_it_may(tm
         (whole,) = c.lake.read(refined.Ohlcv1w).to_dicts()
         verdict = {"table_name": "refined.ohlcv_1d", "check_name": "bars", "date": bad, "passed": False}
         window, where = Window.of_day(bad), {"table_name": "refined.ohlcv_1d"}
-        c.lake.replace(CheckResults, _rows_of(CheckResults, {**verdict, "is_blocking": True}), window, where=where)
+        c.lake.replace(CheckResults, rows_of(CheckResults, {**verdict, "is_blocking": True}), window, where=where)
         assert c.run(good).success
         (part,) = c.lake.read(refined.Ohlcv1w).to_dicts()
         assert (whole["n_obs"], part["n_obs"]) == (3 * 1440, 2 * 1440)
-        c.lake.replace(CheckResults, _rows_of(CheckResults), window, where=where)
+        c.lake.replace(CheckResults, rows_of(CheckResults), window, where=where)
         assert c.run(good).success
         assert c.lake.read(refined.Ohlcv1w).to_dicts() == [whole]
 

@@ -17,7 +17,7 @@ from crypto_assets.tables import quality, raw, trusted
 from crypto_assets.tables.conform import settle
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
-from tests.conftest import _rows_of
+from tests.rows import rows_of
 
 FIRST, SECOND, THIRD = date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)
 LATER = datetime(2024, 2, 1, tzinfo=UTC)
@@ -95,7 +95,7 @@ def point(day: date, price: str = "43000.5", **changes: Any) -> dict[str, Any]:
 
 def land(lake: Lake, source: type[raw.RawAnswers], *answers: dict[str, Any]) -> None:
     held = len(lake.read(source))
-    lake.append(source, _rows_of(source, *answers), app="test", version=held + 1)
+    lake.append(source, rows_of(source, *answers), app="test", version=held + 1)
 
 
 def settled(lake: Lake, contract: type[Contract], window: Window) -> pl.DataFrame:

@@ -7,7 +7,6 @@ docs/reliability.md. A test adds a line of measured figures by the ``figure`` fi
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,15 +15,14 @@ from typing import cast
 
 import pytest
 
-from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
+from tests.faults.damage import HOUSEHOLD, House, household, move_in
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.seaweed import BUCKET, Store, seaweed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RELIABILITY = ROOT / "docs" / "reliability.md"
-NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
 Figure = Callable[[str], None]
 
 
@@ -70,10 +68,16 @@ def far_lake(store: Store, faults: Proxy, prefix: str) -> Lake:
     return Lake(f"s3://{BUCKET}/{prefix}", storage_options=store.options(faults.port), run_id="run-1")
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The filled lake of the household's tables, which nobody changes."""
+    return household(tmp_path_factory)
+
+
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """An empty lake in a directory; its retries wait for nothing."""
-    return Lake(str(tmp_path / "lake"), run_id="run-1", clock=FixedClock(NOON))
+def house(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> House:
+    """A copy of it, to damage."""
+    return move_in(template, tmp_path, monkeypatch, capsys, HOUSEHOLD)
 
 
 @pytest.fixture

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 import polars as pl
 
-from crypto_assets.tables.contract import MONEY, UTC_TIME, Contract, fields, polars_schema
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.refined import DimExchange
 from crypto_assets.tables.trusted import FxRates
 from crypto_assets.tables.window import HOUR, Window
+from tests.rows import rows_of
 
 DAY = dt.date(2024, 1, 1)
 NEXT = dt.date(2024, 1, 2)
 WHOLE_DAY = Window.of_day(DAY)
-
-_PLAIN: Mapping[Any, Any] = {
-    pl.String(): "x",
-    pl.Binary(): b"{}",
-    pl.Boolean(): True,
-    pl.Int32(): 1,
-    pl.Int64(): 1,
-    pl.Float64(): 1.0,
-    pl.Date(): DAY,
-    MONEY: Decimal(1),
-    UTC_TIME: WHOLE_DAY.start,
-}
 
 
 def at(hour: int, day: int = 1) -> dt.datetime:
@@ -40,25 +27,21 @@ def hour(h: int) -> Window:
     return Window(at(h), at(h) + HOUR)
 
 
-def rows(contract: type[Contract], told: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Rows of a contract from what matters of them; the rest is null or a plain value."""
-    plain = {f.name: None if f.nullable else _PLAIN[f.dtype] for f in fields(contract)}
-    return pl.DataFrame([{**plain, **row} for row in told], schema=polars_schema(contract))
-
-
 def answers(pull_id: str, n_pages: int = 2) -> pl.DataFrame:
     """A pull of ``raw.coincap_rates``."""
-    return rows(RawCoincapRates, [{"pull_id": pull_id, "page": page, "n_pages": n_pages} for page in range(n_pages)])
+    return rows_of(
+        RawCoincapRates, *({"pull_id": pull_id, "page": page, "n_pages": n_pages} for page in range(n_pages))
+    )
 
 
 def rates(h: int, usd: Mapping[str, int]) -> pl.DataFrame:
     """Rows of ``trusted.fx_rates`` at one hour of the day."""
-    return rows(
+    return rows_of(
         FxRates,
-        [{"observed_at": at(h), "currency_id": name, "rate_usd": Decimal(value)} for name, value in usd.items()],
+        *({"observed_at": at(h), "currency_id": name, "rate_usd": Decimal(value)} for name, value in usd.items()),
     )
 
 
 def exchanges(names: Mapping[str, str]) -> pl.DataFrame:
     """Rows of ``refined.dim_exchange``, a merged table."""
-    return rows(DimExchange, [{"exchange_id": key, "name": name} for key, name in names.items()])
+    return rows_of(DimExchange, *({"exchange_id": key, "name": name} for key, name in names.items()))

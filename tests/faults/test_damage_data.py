@@ -19,7 +19,7 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import HOUR, Window
-from tests.faults.damage import DAYS, HOUSEHOLD, MIDDLE, House, faults_of, household, move_in, move_to_bucket, same
+from tests.faults.damage import DAYS, HOUSEHOLD, MIDDLE, House, faults_of, move_to_bucket, same
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.seaweed import BUCKET, Store
 
@@ -33,16 +33,6 @@ KINDS = [
     quality.GapLedger,
     raw.RawCoincapRates,
 ]
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return household(tmp_path_factory)
-
-
-@pytest.fixture
-def house(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> House:
-    return move_in(template, tmp_path, monkeypatch, capsys, HOUSEHOLD)
 
 
 def flip(path: Path, position: int, bit: int) -> None:

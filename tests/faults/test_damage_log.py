@@ -14,21 +14,11 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import quality, raw, refined, trusted
 from crypto_assets.tables.contract import Contract, polars_schema
 from crypto_assets.tables.window import Window
-from tests.faults.damage import DAYS, HOUSEHOLD, MIDDLE, House, faults_of, household, move_in, same
+from tests.faults.damage import DAYS, MIDDLE, House, faults_of, same
 
 TABLES = [trusted.FxRates, refined.DimAsset, raw.RawCoincapRates, quality.CheckResults]
 by_name = pytest.mark.parametrize("contract", TABLES, ids=lambda c: c.table.full_name)
 is_open = pytest.mark.parametrize("is_open", [False, True], ids=["fresh", "already open"])
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return household(tmp_path_factory)
-
-
-@pytest.fixture
-def house(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> House:
-    return move_in(template, tmp_path, monkeypatch, capsys, HOUSEHOLD)
 
 
 def mended(house: House, error: DataError, contract: type[Contract], before: dict[str, pl.DataFrame]) -> None:

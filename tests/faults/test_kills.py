@@ -121,7 +121,8 @@ def on_s3(store: Store, prefix: str, tmp_path: Path) -> Victim:
     return Victim(lake, History(tmp_path / "history.jsonl"))
 
 
-def at_every_failpoint(victim: Victim) -> None:
+def at_every_failpoint(victim: Victim, figure: Figure, where: str) -> None:
+    started = time.monotonic()
     # The second pass too: of the lake's writes the first makes a table, and the second of an hour is the quarantine.
     for name in failpoints.NAMES:
         for nth in (1, 2, 5):
@@ -134,6 +135,8 @@ def at_every_failpoint(victim: Victim) -> None:
                 victim.finish()
             else:
                 victim.first += N_BATCHES
+    assert victim.n_killed == 14
+    figure(f"{victim.n_killed} kills at failpoints, {where}: {time.monotonic() - started:.0f} s")
 
 
 FAULT = "a process is killed (SIGKILL) at any failpoint, or at any moment"
@@ -142,21 +145,13 @@ PROMISE = "nothing acknowledged is lost, nothing is doubled, nothing is half vis
 
 @pytest.mark.fault(row=40, fault=FAULT, promise=PROMISE)
 def test_a_process_killed_at_any_failpoint_loses_and_doubles_nothing(local: Victim, figure: Figure) -> None:
-    started = time.monotonic()
-    at_every_failpoint(local)
-
-    assert local.n_killed == 14
-    figure(f"{local.n_killed} kills at failpoints, directory: {time.monotonic() - started:.0f} s")
+    at_every_failpoint(local, figure, "directory")
 
 
 @pytest.mark.s3
 @pytest.mark.fault(row=40, fault=FAULT, promise=PROMISE)
 def test_a_process_killed_at_any_failpoint_on_s3_loses_and_doubles_nothing(on_s3: Victim, figure: Figure) -> None:
-    started = time.monotonic()
-    at_every_failpoint(on_s3)
-
-    assert on_s3.n_killed == 14
-    figure(f"{on_s3.n_killed} kills at failpoints, S3: {time.monotonic() - started:.0f} s")
+    at_every_failpoint(on_s3, figure, "S3")
 
 
 def at_random_moments(victim: Victim, n_kills: int, longest_s: float, figure: Figure, where: str) -> None:

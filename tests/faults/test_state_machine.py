@@ -31,11 +31,12 @@ from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.refined import DimExchange
 from crypto_assets.tables.trusted import FxRates
-from tests.faults.conftest import NOON, Figure
+from tests.faults.conftest import Figure
 from tests.faults.frames import NEXT, answers, exchanges, hour, rates
 from tests.faults.naive import NaiveLake
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.seaweed import BUCKET, Store
+from tests.rows import NOON
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -52,8 +53,15 @@ NAMES = st.dictionaries(st.sampled_from(["gdax", "kraken", "binance"]), st.sampl
 
 
 class LakeMachine(RuleBasedStateMachine):
-    """Lake operations under faults. A subclass says which faults there are and how they are made to happen."""
+    """Lake operations under faults. A subclass says which faults there are and how they are made to happen.
 
+    Attributes:
+        open: the lake as a process that has just started opens it.
+        meeting: a block in which writes meet the faults, each one once; its other argument writes as another process.
+    """
+
+    open: Callable[[], Lake]
+    meeting: Callable[[list[str], Callable[[Lake], object]], AbstractContextManager[None]]
     lake_type: ClassVar[type[Lake]] = Lake
     n_examples: ClassVar[int] = 0
     n_faults: ClassVar[int] = 0
@@ -66,16 +74,6 @@ class LakeMachine(RuleBasedStateMachine):
         self.pulls: list[str] = []
         self.hours: dict[int, dict[str, int]] = {}
         self.names: dict[str, str] = {}
-
-    # ---- what a subclass says ----
-
-    def open(self) -> Lake:
-        """The lake as a process that has just started opens it."""
-        raise NotImplementedError
-
-    def meeting(self, faults: list[str], rival: Callable[[Lake], object]) -> AbstractContextManager[None]:
-        """Within the block, writes meet the faults, each one once; ``rival`` is the write of another process."""
-        raise NotImplementedError
 
     # ---- operations ----
 

@@ -23,10 +23,10 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.refined import DimExchange
 from crypto_assets.tables.trusted import FxRates
-from tests.faults.conftest import NOON
 from tests.faults.frames import DAY, NEXT, WHOLE_DAY, answers, exchanges, rates
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.seaweed import BUCKET, Store
+from tests.rows import NOON
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(120)]
 
@@ -372,11 +372,14 @@ def keyless(store: Store, faults: Proxy, prefix: str) -> Lake:
     return Lake(f"s3://{BUCKET}/{prefix}", storage_options=options)
 
 
-@pytest.mark.fault(
+renewed = pytest.mark.fault(
     row=39.2,
     fault="credentials of a profile end, and are renewed, while a process lives",
     promise="the same lake goes on with the new ones; until then one clear line",
 )
+
+
+@renewed
 def test_renewed_credentials_are_taken_up_without_a_restart(
     source: Path, store: Store, faults: Proxy, prefix: str
 ) -> None:
@@ -400,11 +403,7 @@ def test_renewed_credentials_are_taken_up_without_a_restart(
         assert asked.query("select count(*) as n from raw.coincap_rates")["n"].to_list() == [4]
 
 
-@pytest.mark.fault(
-    row=39.2,
-    fault="credentials of a profile end, and are renewed, while a process lives",
-    promise="the same lake goes on with the new ones; until then one clear line",
-)
+@renewed
 def test_a_source_that_gives_ended_credentials_is_one_line(
     source: Path, store: Store, faults: Proxy, prefix: str
 ) -> None:

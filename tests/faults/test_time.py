@@ -28,7 +28,7 @@ from crypto_assets.tables.conform import settle
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import HOUR, Window
 from tests.chain import DERIVED, LIVE, Chain, at, chain, failures, same
-from tests.faults.frames import rows
+from tests.rows import rows_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -119,7 +119,7 @@ def test_a_day_is_24_hours_of_utc_everywhere(lake: Lake, time_zone: str, day: da
     told = [{"observed_at": m, "date": m.date(), "currency_id": f"c{i}"} for i, m in enumerate(moments)]
     after = [{"observed_at": start + timedelta(hours=24), "date": day + timedelta(days=1)}]
     for each, rates in ((window, told), (Window.of_day(day + timedelta(days=1)), after)):
-        lake.replace(trusted.FxRates, rows(trusted.FxRates, rates), each)
+        lake.replace(trusted.FxRates, rows_of(trusted.FxRates, *rates), each)
 
     assert lake.read(trusted.FxRates, window)["observed_at"].to_list() == moments
     assert lake.days(trusted.FxRates) == [day, day + timedelta(days=1)]

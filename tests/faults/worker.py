@@ -30,9 +30,9 @@ from crypto_assets.tables.conform import settle
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.trusted import FxRates
 from crypto_assets.tables.window import HOUR, Window
-from tests.faults.frames import rows
 from tests.faults.history import History
 from tests.faults.naive import NaiveLake
+from tests.rows import rows_of
 
 ROOT = Path(__file__).parents[2]
 FIRST = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -122,7 +122,7 @@ def append_many(uri: str, options: dict[str, str], notes: str, worker: int, n_co
     history = History(Path(notes))
     for i in range(n_commits):
         batch = f"{worker}-{i}"
-        frame = rows(RawCoincapRates, [{"pull_id": batch, "page": page} for page in range(10)])
+        frame = rows_of(RawCoincapRates, *({"pull_id": batch, "page": page} for page in range(10)))
         history.note("attempt", str(worker), batch, 10)
         lake.append(RawCoincapRates, frame, app=f"writer/{worker}", version=i)
         history.note("ack", str(worker), batch, 10)
@@ -136,14 +136,14 @@ def replace_hour(uri: str, options: dict[str, str], notes: str, batch: int, n_ti
         window = hour_of(batch)
         told = [{"observed_at": window.start, "currency_id": c, "rate_usd": i} for c in ("euro", "won", "yen")]
         history.note("attempt", str(batch), f"{batch}-{i}", 3)
-        lake.replace(FxRates, rows(FxRates, told), window)
+        lake.replace(FxRates, rows_of(FxRates, *told), window)
         history.note("ack", str(batch), f"{batch}-{i}", 3)
 
 
 def create_and_append(uri: str, options: dict[str, str], notes: str, worker: int, barrier: Any) -> None:
     """Wait for the others, then append to a table that nobody has made yet."""
     lake = Lake(uri, storage_options=options, run_id=str(os.getpid()))
-    frame = rows(RawCoincapRates, [{"pull_id": str(worker), "page": page} for page in range(10)])
+    frame = rows_of(RawCoincapRates, *({"pull_id": str(worker), "page": page} for page in range(10)))
     History(Path(notes)).note("attempt", str(worker), str(worker), 10)
     barrier.wait(60)
     lake.append(RawCoincapRates, frame, app=f"writer/{worker}", version=1)
@@ -155,7 +155,7 @@ def append_as(user: int, uri: str, told: str) -> None:
     os.setgid(user)
     os.setuid(user)
     try:
-        Lake(uri).append(RawCoincapRates, rows(RawCoincapRates, [{"pull_id": "p2"}]), app="a", version=1)
+        Lake(uri).append(RawCoincapRates, rows_of(RawCoincapRates, {"pull_id": "p2"}), app="a", version=1)
         ending = "landed"
     except CryptoAssetsError as error:
         ending = f"{type(error).__name__}: {error}"
