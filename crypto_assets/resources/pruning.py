@@ -684,7 +684,7 @@ def _sources(select: exp.Select, pushed: Sequence[exp.Expr]) -> Iterator[tuple[e
             bare = _only_of(name, predicate)
             if name not in can_be_missing or _rejects_null(bare):
                 kept.append(bare)
-        yield source, [predicate for predicate in kept if predicate.find(exp.Column)]
+        yield source, kept
 
 
 def _nested(node: Any, ctes: _Ctes) -> Iterator[_Scan]:
