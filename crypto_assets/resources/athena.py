@@ -186,8 +186,8 @@ class AthenaEngine:
         """Answer one SELECT (or ``SHOW TABLES``, ``DESCRIBE table``) with a whole frame, or raise.
 
         Types are the local engine's: decimals exact, timestamps with and without a zone ``Datetime("us", "UTC")``,
-        intervals text, arrays lists, maps lists of structs of ``key`` and ``value``. An array, map or row whose type
-        is not known before it is asked (out of a view, or of a UNION) comes as Athena's text.
+        intervals text, arrays lists, maps maps, rows structs. An array, map or row whose type
+        is not known before it is asked (out of a view, of a * or a UNION) comes as Athena's text.
 
         Raises:
             UsageError: not one SELECT, an unknown table, column or function, an answer too big, bad values, more
@@ -259,8 +259,10 @@ class AthenaEngine:
             table.set("db", exp.to_identifier(zone))
             table.set("this", exp.to_identifier(bare))
         for i, column in enumerate(tree.expressions):
-            if (name := column.alias_or_name or f"_col{i}") in nested:
-                value = exp.JSONFormat(this=exp.cast(column.unalias().copy(), "JSON"))
+            if (name := _heading(column, i)) in nested:
+                # A number in JSON is a double to some; as text a decimal keeps its digits.
+                exact = exp.cast(column.unalias().copy(), _without_decimals(nested[name]))
+                value = exp.JSONFormat(this=exp.cast(exact, "JSON"))
                 column.replace(exp.alias_(value, name, quoted=True))
         return tree.sql("trino")
 
@@ -504,7 +506,6 @@ _PLAIN: Final[Mapping[str, pl.DataType]] = {
     "float": pl.Float32(),
     "real": pl.Float32(),
     "double": pl.Float64(),
-    "date": pl.Date(),
 }
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S%.f"
 _MICROSECOND: Final = 26  # signs of a time, as far as its microseconds
@@ -548,6 +549,8 @@ def _scalars(texts: pl.Series, column: _Column) -> pl.Series:
         return texts.cast(pl.Decimal(column.precision, column.scale))
     if kind == "boolean":
         return texts.replace_strict({"true": True, "false": False}, return_dtype=pl.Boolean)
+    if kind == "date":
+        return texts.str.to_date("%Y-%m-%d")
     if kind == "timestamp":
         return texts.str.slice(0, _MICROSECOND).str.to_datetime(_MOMENT, time_unit="us", time_zone="UTC")
     if kind == "timestamp with time zone":
@@ -601,10 +604,36 @@ def _nested(
         return {}  # what is wrong with it, Athena says
     found = {}
     for i, (column, told) in enumerate(zip(tree.expressions, typed.expressions, strict=False)):
-        kind = told.unalias().type
+        kind = _kind(told.unalias())
         if kind is not None and kind.is_type(*exp.DataType.NESTED_TYPES) and _dtype(kind) is not None:
-            found[column.alias_or_name or f"_col{i}"] = kind
+            found[_heading(column, i)] = kind
     return found
+
+
+def _heading(column: exp.Expr, place: int) -> str:
+    """What Athena calls a column of the answer."""
+    from sqlglot import exp
+
+    return column.alias_or_name if isinstance(column, exp.Alias | exp.Column) else f"_col{place}"
+
+
+def _without_decimals(kind: exp.DataType) -> exp.DataType:
+    from sqlglot import exp
+
+    types = exp.DataType.Type
+    return kind.transform(
+        lambda node: exp.DataType(this=types.VARCHAR) if getattr(node, "this", None) == types.DECIMAL else node
+    )
+
+
+def _kind(value: exp.Expr) -> exp.DataType | None:
+    """The type that was found for a value; of ``map_agg`` too, which the parser knows only by name."""
+    from sqlglot import exp
+
+    inner = [part.type for part in value.expressions]
+    if isinstance(value, exp.Anonymous) and value.name.lower() == "map_agg" and None not in inner:
+        return exp.DataType(this=exp.DataType.Type.MAP, expressions=inner, nested=True)
+    return value.type
 
 
 def _dtype(kind: exp.DataType) -> pl.DataType | None:
@@ -634,8 +663,9 @@ def _dtype(kind: exp.DataType) -> pl.DataType | None:
         return plain.get(kind.this)
     if kind.this in {types.ARRAY, types.LIST}:
         return pl.List(parts[0])  # type: ignore[arg-type]
-    struct = pl.Struct(dict(zip(_parts(kind), parts, strict=True)))  # type: ignore[arg-type]
-    return pl.List(struct) if kind.this == types.MAP else struct
+    if kind.this == types.MAP:
+        return pl.Map(*parts)  # type: ignore[arg-type]
+    return pl.Struct(dict(zip(_parts(kind), parts, strict=True)))  # type: ignore[arg-type]
 
 
 def _parts(kind: exp.DataType) -> dict[str, exp.DataType]:
@@ -663,9 +693,7 @@ def _plain(value: Any, kind: exp.DataType) -> Any:
     if "element" in parts:
         return [_plain(item, parts["element"]) for item in value]
     if kind.this == types.MAP:
-        return [
-            {"key": _plain(key, parts["key"]), "value": _plain(item, parts["value"])} for key, item in value.items()
-        ]
+        return {_plain(key, parts["key"]): _plain(item, parts["value"]) for key, item in value.items()}
     if parts:
         fields = value if isinstance(value, dict) else dict(zip(parts, value, strict=True))
         return {name: _plain(fields[name], part) for name, part in parts.items()}
