@@ -6,7 +6,7 @@ life the lake registers tables itself, after a commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from crypto_assets.commands import output
@@ -14,7 +14,7 @@ from crypto_assets.commands import run as runs
 from crypto_assets.errors import DataError, NeedsYouError
 
 if TYPE_CHECKING:
-    from crypto_assets.resources.catalog import Catalog, Entry
+    from crypto_assets.resources.catalog import Catalog, Drift, Entry
     from crypto_assets.resources.lake import Lake
 
 
@@ -34,7 +34,7 @@ def rebuild(form: output.Format) -> int:
 
 
 def check(form: output.Format) -> int:
-    """One row a difference; raises DataError where there is one."""
+    """One row a difference. Raises as ``require_equal``."""
     lake, catalog = _opened()
     found = catalog.check(lake)
     output.rows(
@@ -42,9 +42,15 @@ def check(form: output.Format) -> int:
         form,
         columns=("table", "database", "what", "told"),
     )
+    require_equal(found)
+    output.note("Glue is equal to the lake")
+    return 0
+
+
+def require_equal(found: Sequence[Drift]) -> None:
+    """Refuse any difference. Raises DataError, with the way to mend it."""
     if not found:
-        output.note("Glue is equal to the lake")
-        return 0
+        return
     tables = sorted({drift.table for drift in found})
     raise DataError(
         f"{len(found)} differences in {len(tables)} tables: {', '.join(tables[:5])}{' …' if len(tables) > 5 else ''}",

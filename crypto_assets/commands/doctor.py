@@ -21,6 +21,7 @@ from crypto_assets.commands.demo import MARKER
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, UsageError
 
 if TYPE_CHECKING:
+    from crypto_assets.resources.catalog import Catalog
     from crypto_assets.resources.inspection import Files
     from crypto_assets.resources.lake import Lake
     from crypto_assets.resources.settings import Settings
@@ -66,6 +67,8 @@ def doctor(
             if is_collecting:
                 findings += _collected(lake, now, is_agreed=is_agreed)
             findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake)]
+            if catalog := lake.catalog:
+                findings.append(_look("catalog", lambda: _registered(catalog, lake)))
             if is_deep or "://" not in lake.root:
                 # Every entry of every log is read, which is a request each in a bucket.
                 findings += _quirks(lake)
@@ -245,6 +248,13 @@ def _reconciled(lake: Lake) -> str:
         )
     n_raw = sum(count.n_raw for count in found)
     return f"{n_raw:,} raw records = trusted + quarantined + duplicates, {first} to {days[-1]}"
+
+
+def _registered(catalog: Catalog, lake: Lake) -> str:
+    from crypto_assets.commands.catalog import require_equal
+
+    require_equal(catalog.check(lake))
+    return f"Glue is equal to the lake, in {catalog.prefix}*"
 
 
 def _foreign(lake: Lake) -> Finding:

@@ -45,15 +45,15 @@ def say(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Said]:
-    """The command line over a lake in a directory, with moto's Glue."""
+    """``catalog``, or another command, over a lake in a directory, with moto's Glue."""
     for name, value in s3_options.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CRYPTO_ASSETS_LAKE_URI", str(tmp_path / "lake"))
     monkeypatch.setenv("CRYPTO_ASSETS_CATALOG", "glue")
     monkeypatch.setenv("CRYPTO_ASSETS_CATALOG_PREFIX", prefix)
 
-    def call(*words: str) -> Said:
-        code = cli.main(["catalog", *words])
+    def call(*words: str, command: str = "catalog") -> Said:
+        code = cli.main([command, *words])
         return Said(code, *capsys.readouterr())
 
     return call
@@ -118,6 +118,8 @@ def test_drift_is_rows_an_error_and_the_way_to_mend_it(say: Callable[..., Said],
         f"hint: move {prefix}raw.bobs to a database of its own; "
         "crypto-assets catalog sync mends what is missing or changed\n"
     )
+    told = next(row for row in say(command="doctor").rows if row["subject"] == "catalog")
+    assert (told["ok"], told["seen"]) == (False, "2 differences in 2 tables: raw.bobs, trusted.fx_rates")
     assert say("sync").code == 0
     assert [row["table"] for row in say("check").rows] == ["raw.bobs"]
 

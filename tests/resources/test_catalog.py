@@ -51,7 +51,7 @@ DAY = Window.of_day(dt.date(2024, 1, 1))
 NAME = "trusted.fx_rates"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def glue(s3_options: dict[str, str]) -> Iterator[Any]:
     """boto3's client for moto's Glue."""
     client = boto3.client(
