@@ -221,12 +221,9 @@ def _followed(
             "state": state,
             "closed_at": None if state == "open" else row["closed_at"],
         }
-    is_over = not told.is_repairable or row["attempts"] >= MAX_ATTEMPTS
-    detail = (
-        told.detail
-        if told.is_repairable is False or not is_over
-        else f"given up after {row['attempts']} repairs: {told.detail}"
-    )
+    is_given_up = told.is_repairable and row["attempts"] >= MAX_ATTEMPTS
+    is_over = is_given_up or not told.is_repairable
+    detail = f"given up after {row['attempts']} repairs: {told.detail}" if is_given_up else told.detail
     return {
         **row,
         "n_missing": n_missing,

@@ -239,8 +239,8 @@ def rules_of(contract: type[Contract]) -> list[Check]:
     """The table's checks beside its suite."""
     if issubclass(contract, raw.RawAnswers):
         # What no table is made of yet (listings) has no second reading that would know its fields.
-        checks = _RAW if contract in READINGS else _RAW[1:]
-        return list(checks[:-1] if contract in _SLOW else checks)
+        known = [_KNOWN_FIELDS] if contract in READINGS else []
+        return [*known, *_RAW, *([] if contract in _SLOW else [_FRESH])]
     against_raw = _against_raw(contract) if contract in trusted.RAW_OF else ()
     return [*against_raw, *_BY_TABLE.get(contract, ()), *venues.CHECKS.get(contract, ())]
 
@@ -278,15 +278,14 @@ def _foreign_key(dimension: type[Contract], entity: str) -> Check:
     return rule("foreign_key", "contract", Severity.WARNING, told, _known_in(dimension, entity), reads=(dimension,))
 
 
+_KNOWN_FIELDS = _warning("known_fields", "The provider sends no field that is new.", _known_fields)
+_FRESH = rule("fresh", "freshness", Severity.WARNING, "Today's newest answer is recent.", _fresh)
 _RAW = (
-    _warning("known_fields", "The provider sends no field that is new.", _known_fields),
     _warning("complete_pull", "Something was pulled to its end.", _complete_pull),
     _error("all_pages", "Every page of a complete pull is there.", _all_pages),
     _error("intact", "Bodies have the hash that they landed with.", _intact),
-    # The past is never fresh, and a few calls a day are not either: those tables have all but the last.
-    rule("fresh", "freshness", Severity.WARNING, "Today's newest answer is recent.", _fresh),
 )
-# Tables that no round of five minutes writes.
+# Tables that no round of five minutes writes: the past is never fresh, and a few calls a day are not either.
 _SLOW = {
     raw.RawCoincapHistory,
     raw.RawBinanceKlines,

@@ -27,64 +27,34 @@ _WARNINGS = frozenset({"warning", "info"})
 _SAMPLE = 20
 
 # Hand-written expectations: table, and a function of the library's `expectations` module.
-_WRITTEN: tuple[tuple[type[Contract], Callable[[Any], Sequence[Any]]], ...] = (
-    (
-        trusted.FxRates,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="currency_kind", value_set=["fiat", "crypto"])],
-    ),
-    (
-        trusted.AssetHistory,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="interval", value_set=["d1"])],
-    ),
-    (
-        trusted.AssetSnapshots,
-        lambda gxe: [
-            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-                column_A="max_supply",
-                column_B="supply",
-                or_equal=True,
-                ignore_row_if="either_value_is_missing",
-                mostly=0.95,
-                severity="warning",
-            )
-        ],
-    ),
-    (
-        refined.AssetDaily,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="source_kind", value_set=["snapshots", "history"])],
-    ),
-    (
-        refined.DimAsset,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "delisted"])],
-    ),
-    *(
-        (
-            bars,
-            lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="source_kind", value_set=list(KINDS))],
+_Make = Callable[[Any], Sequence[Any]]
+
+
+def _among(column: str, values: Sequence[str]) -> _Make:
+    return lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))]
+
+
+_WRITTEN: Mapping[type[Contract], _Make] = {
+    trusted.FxRates: _among("currency_kind", ("fiat", "crypto")),
+    trusted.AssetHistory: _among("interval", ("d1",)),
+    trusted.AssetSnapshots: lambda gxe: [
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="max_supply",
+            column_B="supply",
+            or_equal=True,
+            ignore_row_if="either_value_is_missing",
+            mostly=0.95,
+            severity="warning",
         )
-        for bars in refined.BARS.values()
-    ),
-    (
-        refined.PriceDaily,
-        lambda gxe: [
-            gxe.ExpectColumnValuesToBeInSet(
-                column="status", value_set=["ok", "single_source", "disputed", "stale", "unpriced"]
-            )
-        ],
-    ),
-    (
-        refined.SymbolMap,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="method", value_set=["manual", "provider", "rule"])],
-    ),
-    (
-        refined.DimMarket,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "quiet"])],
-    ),
-    (
-        refined.DimExchange,
-        lambda gxe: [gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "delisted"])],
-    ),
-)
+    ],
+    refined.AssetDaily: _among("source_kind", ("snapshots", "history")),
+    refined.DimAsset: _among("status", ("active", "delisted")),
+    refined.DimExchange: _among("status", ("active", "delisted")),
+    refined.DimMarket: _among("status", ("active", "quiet")),
+    refined.SymbolMap: _among("method", ("manual", "provider", "rule")),
+    refined.PriceDaily: _among("status", ("ok", "single_source", "disputed", "stale", "unpriced")),
+    **dict.fromkeys(refined.BARS.values(), _among("source_kind", KINDS)),
+}
 _OUTCOMES = (
     "ok",
     "empty",
@@ -171,9 +141,9 @@ def _suite(contract: type[Contract]) -> Any:
     for field in fields(contract):
         implied += _implied(gxe, contract, field)
     if issubclass(contract, raw.RawAnswers):
-        implied.append(gxe.ExpectColumnValuesToBeInSet(column="outcome", value_set=list(_OUTCOMES)))
-    written = [expectation for table, make in _WRITTEN if table is contract for expectation in make(gxe)]
-    return gx.ExpectationSuite(name=contract.table.full_name, expectations=implied + written)
+        implied += _among("outcome", _OUTCOMES)(gxe)
+    written = _WRITTEN[contract](gxe) if contract in _WRITTEN else []
+    return gx.ExpectationSuite(name=contract.table.full_name, expectations=[*implied, *written])
 
 
 def _implied(gxe: Any, contract: type[Contract], field: Field) -> list[Any]:

@@ -119,8 +119,7 @@ def _simulated(home: Path, place: str, *, is_kept: bool) -> int:
             step.detail = (
                 f"one run over {len(DAYS)} days: {len(report.n_rows)} of {len(keys)} assets, {n_tables} computed"
             )
-            step.is_failed = bool(report.failed)
-            step.notes = [f"failed: {each.step}: {each.told}" for each in report.failed]
+            judge(step, report)
 
         def again() -> None:
             # The last round once more, then the whole chain: what is there is found, and nothing is written.
@@ -168,8 +167,7 @@ def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) ->
                 n_days = (span[-1] - span[0]).days + 1
                 told = ", ".join(name.removeprefix("coincap_") for name in names)
                 step.detail = f"{told}: {n_days} day{'s' if n_days > 1 else ''} from raw to refined in one run"
-                step.is_failed = bool(report.failed)
-                step.notes = [f"failed: {each.step}: {each.told}" for each in report.failed]
+                judge(step, report)
                 failures += step.notes
 
         def again() -> None:
@@ -485,6 +483,12 @@ def closing_words(home: Path, place: str, *, is_shown: bool = True, command: str
     output.line("  crypto-assets show refined.movers  any table; crypto-assets status lists them")
     if place == "dir":
         output.line(f"  {command:<35}{here}")
+
+
+def judge(step: output.Step, report: runs.Report, notes: Sequence[str] = ()) -> None:
+    """Say in the step what failed in its run, after what else is to be noted."""
+    step.is_failed = bool(report.failed)
+    step.notes = [*notes, *(f"failed: {each.step}: {each.told}" for each in report.failed)]
 
 
 def teller(step: output.Step) -> Callable[[str], object]:

@@ -27,6 +27,7 @@ from crypto_assets.commands.demo import (
     closing_words,
     fresh,
     held_lake,
+    judge,
     require_place,
     teller,
 )
@@ -241,8 +242,7 @@ def _played(scene: Scene, troubles: Sequence[str], later: Callable[[], None] | N
     with scene.steps.step("refresh") as step:
         report = runs.execute(scene.defs, scene.instance, [days[0], days[-1]], derived, tell=teller(step))
         step.detail = f"one run over {len(days)} days: {len(report.n_rows)} of {len(derived)} assets computed"
-        step.is_failed = bool(report.failed)
-        step.notes = [f"failed: {each.step}: {each.told}" for each in report.failed]
+        judge(step, report)
     is_good = closing(scene.lake, days[0], days[-1], scene.steps) and not report.failed
     _answer(scene.lake)
     return 0 if is_good else 1
@@ -261,8 +261,7 @@ def _pull(
         before = held()[0]
         report = runs.execute(scene.defs, scene.scratch, [days[0], days[-1]], keys, has_checks=False, tell=teller(step))
         step.detail = f"{held()[0] - before} answers of {len(keys)} tables"
-        step.is_failed = bool(report.failed)
-        step.notes = [*notes, *(f"failed: {each.step}: {each.told}" for each in report.failed)]
+        judge(step, report, notes)
 
 
 def _answer(lake: Lake) -> None:

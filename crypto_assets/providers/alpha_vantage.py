@@ -32,7 +32,7 @@ from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdic
 from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME
 from crypto_assets.tables.trusted import GENESIS
-from crypto_assets.tables.window import DAY, Window
+from crypto_assets.tables.window import Window, bucket
 
 NAME = "alpha_vantage"
 URL = "https://www.alphavantage.co"
@@ -233,23 +233,14 @@ def check_subject(subject: str) -> tuple[str, str]:
 
 def opening(stamp: datetime, interval: str) -> datetime:
     """The start of the bucket that a point's stamp belongs to, in the stamp's own time zone."""
-    if interval in INTRADAY_INTERVALS:
-        return stamp
-    midnight = stamp.replace(hour=0, minute=0, second=0, microsecond=0)
-    if interval == "1w":
-        return midnight - midnight.weekday() * DAY
-    return midnight.replace(day=1) if interval == "1mo" else midnight
+    return stamp if interval in INTRADAY_INTERVALS else bucket(stamp, interval)[0]
 
 
 def ending(opened: datetime, interval: str) -> datetime:
     """The end of the bucket that opens then."""
-    if interval == "1mo":
-        return (opened + 32 * DAY).replace(day=1)
-    days = {"1d": 1, "1w": 7}.get(interval)
-    return opened + (days * DAY if days else timedelta(minutes=int(INTRADAY_INTERVALS[interval].removesuffix("min"))))
+    minutes = INTRADAY_INTERVALS.get(interval)
+    return opened + timedelta(minutes=int(minutes.removesuffix("min"))) if minutes else bucket(opened, interval)[1]
 
-
-# ---- reading answers ----
 
 # Our column: the words of the provider's key.
 RATE_FIELDS = {

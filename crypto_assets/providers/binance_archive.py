@@ -18,7 +18,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import overload
 
@@ -33,7 +33,7 @@ from crypto_assets.resources.http import Answer, Client, Outcome, Source, Verdic
 from crypto_assets.tables.conform import POINTERS, Records
 from crypto_assets.tables.contract import UTC_TIME
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS, INTERVALS
-from crypto_assets.tables.window import DAY, Window, months
+from crypto_assets.tables.window import DAY, Window, bucket, months
 
 NAME = "binance_archive"
 URL = "https://data.binance.vision"
@@ -183,7 +183,9 @@ class BinanceArchive:
 
     def klines_cost(self, subject: str, window: Window) -> Cost:
         """What ``klines`` would take: each file is two calls, for the checksum and for itself."""
-        n_files = sum(1 if _is_month(part) and self._is_published(part) else len(part.days) for part in months(window))
+        n_files = sum(
+            1 if part == _month_of(part) and self._is_published(part) else len(part.days) for part in months(window)
+        )
         length = INTERVALS[_check_candles(subject)] or 30 * 86_400_000
         n_candles = (window.end - window.start) / timedelta(milliseconds=length)
         return Cost(calls=2 * n_files, n_bytes=round(n_candles * _CANDLE_BYTES))
@@ -224,7 +226,7 @@ class BinanceArchive:
 
     def _pulls(self, subject: str, window: Window, *, may_be_month: bool) -> Iterator[Pull]:
         for part in months(window):
-            month = _month_of(part.start.date())
+            month = _month_of(part)
             if may_be_month and part == month and self._is_published(month):
                 pull = self.pull(ArchiveFile(subject, month))
                 is_late = self._clock.now() < _published_at(month) + _LATE
@@ -490,13 +492,9 @@ def _check_candles(subject: str) -> str:
     return interval
 
 
-def _month_of(day: date) -> Window:
-    first = day.replace(day=1)
-    return Window.of_days(first, (first + 32 * DAY).replace(day=1) - DAY)
-
-
-def _is_month(window: Window) -> bool:
-    return window == _month_of(window.start.date())
+def _month_of(part: Window) -> Window:
+    """The whole month in which the part begins."""
+    return Window(*bucket(part.start, "1mo"))
 
 
 def _published_at(month: Window) -> datetime:

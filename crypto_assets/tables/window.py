@@ -59,8 +59,7 @@ def months(window: Window) -> Iterator[Window]:
     """The window cut at the beginnings of months, in order."""
     start = window.start
     while start < window.end:
-        first_of_next = (start.replace(day=1) + 32 * DAY).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        end = min(first_of_next, window.end)
+        end = min(bucket(start, "1mo")[1], window.end)
         yield Window(start, end)
         start = end
 
@@ -72,7 +71,10 @@ def whole_buckets(window: Window, every: str) -> Window:
 
 
 def bucket(moment: datetime, every: str) -> tuple[datetime, datetime]:
-    """Start and end of the bucket that holds the moment. Raises ValueError for a bucket that no table has."""
+    """Start and end of the bucket that holds the moment, by the calendar of the moment's time zone.
+
+    Raises ValueError for a bucket that no table has.
+    """
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     if every.endswith("h"):
         length = timedelta(hours=int(every[:-1]))
