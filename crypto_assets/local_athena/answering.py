@@ -82,21 +82,12 @@ class Answering:
         Raises:
             QueryError: there is no table, or the store does not give it.
         """
-        from sqlglot import exp
-
         try:
             with QueryEngine(dict([table]), storage_options=self._options) as engine:
                 rows = engine.query(f"describe {table[0]}").rows()
         except CryptoAssetsError as error:
             raise failure(error, "") from None
-        return {
-            str(name): exp.DataType.build(kind, dialect="trino")
-            .sql("hive")
-            .lower()
-            .replace(", ", ",")
-            .replace(": ", ":")
-            for name, kind in rows
-        }
+        return {str(name): _hive(str(kind)) for name, kind in rows}
 
     def _snapshot(self, uri: str) -> Snapshot:
         return snapshot(uri, self._options)
@@ -117,6 +108,14 @@ class Answering:
             self._opened[key] = engine, Pruning(question.tables, question.views, storage_options=self._options)
         self._opened.move_to_end(key)
         return self._opened[key]
+
+
+def _hive(kind: str) -> str:
+    """Glue's word for a type of Athena's, e.g. ``struct<id:bigint,name:string>``."""
+    from sqlglot import exp
+
+    text = exp.DataType.build(kind, dialect="trino").sql("hive").lower()
+    return text.replace(", ", ",").replace(": ", ":").replace("`", "")
 
 
 def failure(error: CryptoAssetsError, sql: str) -> QueryError:

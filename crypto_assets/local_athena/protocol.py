@@ -140,7 +140,12 @@ class Protocol:
 
     def _workgroup(self, name: str, region: str) -> Body:
         """A workgroup's configuration."""
-        found = self._moto_of(region).get_work_group(WorkGroup=name)["WorkGroup"]
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self._moto_of(region).get_work_group(WorkGroup=name)["WorkGroup"]
+        except ClientError:
+            raise RequestError.invalid(f"WorkGroup {name} is not found.") from None
         if found.get("State") == "DISABLED":
             raise RequestError.invalid(f"WorkGroup {name} is disabled.")
         configuration: Body = found.get("Configuration") or {}

@@ -100,6 +100,9 @@ def _answering(protocol: Protocol, executions: Executions, others: Any) -> Wsgi:
                 answer = protocol.operations[operation](_body(environ), _region(environ))
             except RequestError as error:
                 return _reply(start_response, error.body(), error.kind)
+            except Exception as error:  # noqa: BLE001 - a client gets an answer it can read, without a foreign text
+                internal = RequestError(type(error).__name__, kind="InternalServerException")
+                return _reply(start_response, internal.body(), internal.kind)
             return _reply(start_response, answer)
         if environ.get("PATH_INFO") == _FAULTS and environ.get("REQUEST_METHOD") == "POST":
             executions.faults = faults_from(_body(environ))
@@ -129,7 +132,8 @@ def _reply(start_response: Any, body: Mapping[str, Any], error: str | None = Non
     headers = [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(content)))]
     if error is not None:
         headers.append(("x-amzn-ErrorType", error))
-    start_response("400 Bad Request" if error else "200 OK", headers)
+    failed = "500 Internal Server Error" if error == "InternalServerException" else "400 Bad Request"
+    start_response(failed if error else "200 OK", headers)
     return [content]
 
 
