@@ -15,6 +15,7 @@ from stacks.access import Access
 from stacks.catalog import Catalog
 from stacks.compute import Compute
 from stacks.governance import Governance
+from stacks.image import Image
 from stacks.stage import PROJECT, Stage
 from stacks.storage import Storage
 from stacks.stream import Stream
@@ -40,7 +41,8 @@ def build(outdir: str | None = None, **context: str) -> cdk.App:
     access = Access(app, stage, storage)
     watch = Watch(app, stage, storage)
     Governance(app, stage, catalog, access, watch)
-    Compute(app, stage, storage=storage, stream=stream, access=access, watch=watch)
+    image = Image(app, stage, storage)
+    Compute(app, stage, storage=storage, stream=stream, access=access, watch=watch, image=image)
     # The budget counts by this tag.
     cdk.Tags.of(app).add("project", f"{PROJECT}-{stage.name}")
     cdk.Tags.of(app).add("stage", stage.name)

@@ -242,14 +242,18 @@ def n_booked(path: Path) -> int:
 
 
 def create_state(path: Path, schema: Sequence[str]) -> None:
-    """Make the shared SQLite file (WAL, so that readers do not hold up writers) and the tables in ``schema``."""
+    """Make the shared SQLite file and the tables in ``schema``.
+
+    With a rollback journal, not WAL: where runs are tasks on many machines the file lies on NFS (EFS), which has locks
+    and no shared memory. Every access is one short write-locked transaction, so that WAL would spare nobody a wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         # Changing the mode does not wait for locks. Who is refused has met the process that is changing it; any
         # other trouble comes back from the statements that follow, which do wait.
         with suppress(sqlite3.OperationalError):
-            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA journal_mode = DELETE")
     finally:
         db.close()
     with transaction(path) as db:

@@ -139,8 +139,20 @@ def test_what_no_window_needs_is_forgotten(path: Path, clock: FixedClock) -> Non
         clock.sleep(60)
     db = sqlite3.connect(path)
     assert db.execute("SELECT count(*) FROM spent").fetchone() == (1,)
-    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     db.close()
+
+
+def test_the_file_can_lie_on_a_network_s_file_system(path: Path, clock: FixedClock) -> None:
+    path.parent.mkdir(parents=True)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    # Made by WAL, it is no more after the next who opens it.
+    Budget(path, "coincap", [PER_MINUTE], clock).take()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    db.close()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_what_costs_no_credits_is_not_held_up_by_them(path: Path, clock: FixedClock) -> None:
