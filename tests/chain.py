@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -17,14 +17,15 @@ from crypto_assets.assets.raw.pulls import land
 from crypto_assets.automation import jobs
 from crypto_assets.commands.run import fed
 from crypto_assets.definitions import build_definitions
-from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG
+from crypto_assets.partitions import REFRESH_HOURS, REFRESH_TAG, range_tags
 from crypto_assets.providers.coincap import CoinCap, Plan
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Market, Sandbox, serve
+from crypto_assets.sandbox import Market, serve
 from crypto_assets.tables import ALL_TABLES, BY_NAME, raw, refined, trusted
 from crypto_assets.tables.contract import Contract
+from tests.line import Line
 
 LIVE = {
     raw.RawCoincapAssets: CoinCap.assets,
@@ -50,17 +51,11 @@ def at(day: int, hour: int = 0, minute: int = 0, month: int = 10) -> datetime:
 
 
 @dataclass
-class Chain:
-    sandbox: Sandbox
-    lake: Lake
-    clock: FixedClock
-    coincap: CoinCap
-    definitions: dg.Definitions
-    instance: dg.DagsterInstance
-
-    def set_now(self, now: datetime) -> None:
-        self.clock.set(now)
-        self.sandbox.set_now(now)
+class Chain(Line):
+    @property
+    def coincap(self) -> CoinCap:
+        client: CoinCap = self.providers["coincap"]
+        return client
 
     def pull(self, now: datetime, contracts: Iterable[type[Contract]] = LIVE) -> None:
         """One round of live pulls, without Dagster."""
@@ -74,27 +69,17 @@ class Chain:
         last: date | None = None,
         *,
         select: Sequence[type[Contract]] = DERIVED,
-        tick: bool = False,
         has_checks: bool = True,
-        config: dict[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        tick: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """A run of the refresh job over the days; a failure is a result, not an exception."""
         tags = {REFRESH_TAG: REFRESH_HOURS} if tick else {}
         partition: dict[str, Any] = {"partition_key": str(first)}
         if last is not None:
             partition = {}
-            tags |= {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-        keys = frozenset(dg.AssetKey(list(c.table.path)) for c in select)
-        job = self.definitions.resolve_job_def("refresh")
-        return job.get_subset(
-            asset_selection=keys, asset_check_selection=None if has_checks else frozenset()
-        ).execute_in_process(
-            instance=self.instance,
-            raise_on_error=False,
-            tags=tags,
-            run_config=config,
-            **partition,
-        )
+            tags |= range_tags(first, last)
+        return self.execute(select, has_checks=has_checks, tags=tags, run_config=config, **partition)
 
     def content(self, tables: Iterable[type[Contract]] = DERIVED) -> dict[str, pl.DataFrame]:
         """Every row of the tables, in contract order."""
@@ -123,7 +108,7 @@ def chain(home: Path, *, n_assets: int = 50, lake: Lake | None = None) -> Iterat
         )
         definitions = build_definitions(settings, {"lake": lake, "clock": clock, "coincap": coincap})
         with closing(coincap), dg.DagsterInstance.ephemeral() as instance:
-            yield Chain(sandbox, lake, clock, coincap, definitions, instance)
+            yield Chain(sandbox, settings, lake, clock, {"coincap": coincap}, definitions, instance)
 
 
 def only(whole: dg.Definitions, tables: Collection[type[Contract]]) -> dg.Definitions:

@@ -2,116 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
-import dagster as dg
 import polars as pl
 import pytest
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.assets.raw.alpha_vantage import HISTORY
-from crypto_assets.checks.rules import rules_of
-from crypto_assets.checks.verdicts import Case
-from crypto_assets.definitions import build_definitions
-from crypto_assets.providers.alpha_vantage import PROVIDER, AlphaVantage
-from crypto_assets.resources.clock import FixedClock
-from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.providers.alpha_vantage import PROVIDER
+from crypto_assets.sandbox import Fault, Market
 from crypto_assets.tables import quality, raw, trusted
-from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
 from tests.chain import failures
+from tests.line import Line, line
 
 TODAY = date(2026, 10, 14)
 NOW = datetime(2026, 10, 14, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEY = "CANARY-Key-5d2f40ab11"
+MARKET = Market(7, n_assets=30)
 RATES, SERIES = raw.RawAlphaVantageRates, raw.RawAlphaVantageSeries
 
 
-@dataclass
-class Line:
-    """A sandbox, a lake and definitions with Alpha Vantage alone."""
-
-    sandbox: Sandbox
-    lake: Lake
-    clock: FixedClock
-    provider: AlphaVantage
-    definitions: dg.Definitions
-    instance: dg.DagsterInstance
-
-    def set_now(self, now: datetime) -> None:
-        self.clock.set(now)
-        self.sandbox.set_now(now)
-
-    def run(
-        self,
-        first: date,
-        last: date | None = None,
-        *,
-        select: Sequence[type[Contract]],
-        config: dict[str, Any] | None = None,
-        is_judged: bool = False,
-    ) -> dg.ExecuteInProcessResult:
-        """A run of the tables over the days, and of their checks where ``is_judged``."""
-        # No two runs begin at one moment.
-        self.clock.sleep(0.001)
-        last = last or first
-        tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-        told = {"ops": {"raw__alpha_vantage_series": {"config": config}}} if config else None
-        job = self.definitions.resolve_job_def("refresh")
-        keys = frozenset(dg.AssetKey(list(c.table.path)) for c in select)
-        part = job.get_subset(asset_selection=keys, asset_check_selection=None if is_judged else frozenset())
-        return part.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags, run_config=told)
-
-    def n_calls(self) -> int:
-        return sum(self.sandbox.calls()["calls"].values())
-
-    def versions(self, tables: Sequence[type[Contract]]) -> list[int]:
-        return [state.version for contract in tables for state in [self.lake.state(contract)] if state]
-
-    def verdicts(self, contract: type[Contract], window: Window) -> dict[str, tuple[bool, str]]:
-        """What each rule of the table's says."""
-        case = Case(self.lake, contract, window, self.lake.read(contract, window), self.clock.now())
-        return {check.name: (v.passed, v.observed) for check in rules_of(contract) for v in check.judge(case)}
-
-
-@contextmanager
-def line(home: Path, *, pairs: Sequence[str] = ("BTC/USD", "ETH/USD"), key: str = KEY) -> Iterator[Line]:
-    clock = FixedClock(NOW)
-    with serve(Market(7, n_assets=30)) as sandbox:
-        sandbox.set_now(NOW)
-        settings = Settings(
-            lake_uri=str(home / "lake"),
-            state_dir=home / "state",
-            sandbox_url=sandbox.url,
-            providers=("alpha_vantage",),
-            alpha_vantage_pairs=tuple(pairs),
-        )
-        lake, urls = Lake(settings.lake_root), provider_urls(PROVIDER, sandbox.url)
-        opened = connected(PROVIDER, home / "state", clock, urls=urls, key=key, asked=settings.asked, is_local=True)
-        with opened as provider, dg.DagsterInstance.ephemeral() as instance:
-            definitions = build_definitions(settings, {"lake": lake, "clock": clock, "alpha_vantage": provider})
-            yield Line(sandbox, lake, clock, cast("AlphaVantage", provider), definitions, instance)
+def alpha_vantage(
+    home: Path, *, pairs: Sequence[str] = ("BTC/USD", "ETH/USD"), key: str = KEY
+) -> AbstractContextManager[Line]:
+    """A line with Alpha Vantage alone."""
+    return line(home, NOW, PROVIDER.name, kind=Line, market=MARKET, key=key, alpha_vantage_pairs=tuple(pairs))
 
 
 def test_rates_become_quotes_and_every_rule_holds(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
-        assert on.run(TODAY, select=[RATES, trusted.Quotes], is_judged=True).success
+    with alpha_vantage(tmp_path) as on:
+        assert on.run(TODAY, select=[RATES, trusted.Quotes], has_checks=True).success
         held = on.lake.read(quality.CheckResults)
         assert set(held["table_name"]) == {"raw.alpha_vantage_rates", "trusted.quotes"}
         assert held.filter(~pl.col("passed")).is_empty()
         quotes = on.lake.read(trusted.Quotes)
         assert quotes["market_id"].to_list() == ["alpha_vantage:BTC/USD", "alpha_vantage:ETH/USD"]
         assert quotes["observed_at"].to_list() == [NOW, NOW]
-        market = Market(7, n_assets=30)
-        truth = [market.price(asset, NOW) for asset in ("bitcoin", "ethereum")]
+        truth = [MARKET.price(asset, NOW) for asset in ("bitcoin", "ethereum")]
         assert [float(price) for price in quotes["exchange_rate"]] == pytest.approx(truth, rel=1e-9)
         assert (quotes["bid_price"] < quotes["exchange_rate"]).all()
         for contract in (RATES, trusted.Quotes):
@@ -123,7 +54,7 @@ def test_rates_become_quotes_and_every_rule_holds(tmp_path: Path) -> None:
 
 
 def test_a_whole_series_lands_once_and_serves_every_day_that_is_asked_for(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
+    with alpha_vantage(tmp_path) as on:
         yesterday = TODAY - DAY
         assert on.run(yesterday, select=[SERIES, trusted.Candles]).success
         # No week or month of yesterday is over: two daily series, and one question that the plan has no intraday ones.
@@ -151,20 +82,20 @@ def test_a_whole_series_lands_once_and_serves_every_day_that_is_asked_for(tmp_pa
 
 def test_twice_is_equal_and_makes_no_commit(tmp_path: Path) -> None:
     """D9: to materialize again changes no byte, and costs no call."""
-    with line(tmp_path) as on:
+    with alpha_vantage(tmp_path) as on:
         days, tables = (date(2026, 9, 1), TODAY - DAY), [SERIES, trusted.Candles]
         assert on.run(*days, select=tables).success
         once, calls = on.lake.read(trusted.Candles), on.n_calls()
-        versions = on.versions(tables)
+        versions = [on.lake.state(contract) for contract in tables]
         assert on.run(*days, select=tables).success
         assert on.lake.read(trusted.Candles).equals(once)
-        assert on.versions(tables) == versions
+        assert [on.lake.state(contract) for contract in tables] == versions
         assert on.n_calls() == calls
 
 
 def test_day_after_day_is_the_same_as_all_at_once_on_one_call_a_series_and_day(tmp_path: Path) -> None:
     days = [date(2026, 9, 28) + n * DAY for n in range(7)]
-    with line(tmp_path / "daily", pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path / "daily", pairs=["BTC/USD"]) as on:
         for day in days:
             on.sandbox.forget_calls()
             on.set_now(datetime(day.year, day.month, day.day, 0, 30, tzinfo=UTC) + DAY)
@@ -178,7 +109,7 @@ def test_day_after_day_is_the_same_as_all_at_once_on_one_call_a_series_and_day(t
         assert on.run(date(2026, 9, 1), days[-1], select=[trusted.Candles]).success
         daily = on.lake.read(trusted.Candles)
         assert set(daily["n_duplicates"]) == {0}
-    with line(tmp_path / "once", pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path / "once", pairs=["BTC/USD"]) as on:
         on.set_now(datetime(2026, 10, 5, 0, 30, tzinfo=UTC))
         assert on.run(date(2026, 9, 1), days[-1], select=[SERIES, trusted.Candles]).success
         once = on.lake.read(trusted.Candles)
@@ -188,7 +119,7 @@ def test_day_after_day_is_the_same_as_all_at_once_on_one_call_a_series_and_day(t
 
 def test_dagster_is_told_of_the_days_that_landed_beside_those_asked_for(tmp_path: Path) -> None:
     """A week's candle lands when the week is over and belongs to its Monday: what follows from it must be computed."""
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         for day in (date(2026, 10, 4), date(2026, 10, 10)):
             on.set_now(datetime(day.year, day.month, day.day, 0, 30, tzinfo=UTC) + DAY)
             assert on.run(day, select=[SERIES]).success
@@ -199,7 +130,7 @@ def test_dagster_is_told_of_the_days_that_landed_beside_those_asked_for(tmp_path
 
 
 def test_a_late_provider_is_asked_again_the_next_day_and_nothing_is_lost(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         # It is the 15th, and the provider has not begun it: the 14th is not settled.
         on.clock.set(datetime(2026, 10, 15, 0, 30, tzinfo=UTC))
         on.sandbox.set_now(datetime(2026, 10, 14, 23, 59, tzinfo=UTC))
@@ -215,12 +146,12 @@ def test_a_late_provider_is_asked_again_the_next_day_and_nothing_is_lost(tmp_pat
 
 
 def test_again_asks_again_for_the_days_and_their_newest_answer_counts(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         day = date(2026, 10, 7)
         assert on.run(day, select=[SERIES]).success
         on.clock.sleep(60)
         again = {"subjects": ["BTC/USD 1d", "BTC/USD 1w"], "again": True}
-        assert on.run(day, select=[SERIES], config=again).success
+        assert on.run(day, select=[SERIES], config={SERIES.table.full_name: again}).success
         assert on.run(date(2026, 10, 5), date(2026, 10, 8), select=[trusted.Candles]).success
         candles = on.lake.read(trusted.Candles).select("interval", "opened_at", "n_duplicates", "ingested_at")
         stamped = {(row[0], f"{row[1]:%d}"): row[2] for row in candles.iter_rows()}
@@ -229,7 +160,7 @@ def test_again_asks_again_for_the_days_and_their_newest_answer_counts(tmp_path: 
 
 
 def test_a_premium_refusal_is_said_and_stops_neither_the_series_nor_the_run(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
+    with alpha_vantage(tmp_path) as on:
         assert on.run(TODAY - DAY, select=[SERIES, trusted.Candles]).success
         assert on.sandbox.calls()["calls"]["alpha_vantage.crypto_intraday"] == 1
         denied = on.lake.read(SERIES).filter(outcome="denied")
@@ -241,8 +172,8 @@ def test_a_premium_refusal_is_said_and_stops_neither_the_series_nor_the_run(tmp_
 
 
 def test_a_premium_plan_has_its_intraday_candles(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["BTC/USD"], key="premium-key") as on:
-        config = {"subjects": ["BTC/USD 15m"]}
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"], key="premium-key") as on:
+        config = {SERIES.table.full_name: {"subjects": ["BTC/USD 15m"]}}
         assert on.run(TODAY - 2 * DAY, TODAY - DAY, select=[SERIES, trusted.Candles], config=config).success
         candles = on.lake.read(trusted.Candles)
         assert candles.height == 192
@@ -256,7 +187,7 @@ def test_a_premium_plan_has_its_intraday_candles(tmp_path: Path) -> None:
 
 
 def test_an_unknown_pair_is_skipped_and_the_others_are_published(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["NOPE/USD", "BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["NOPE/USD", "BTC/USD"]) as on:
         assert on.run(TODAY, select=[RATES, trusted.Quotes]).success
         assert on.lake.read(trusted.Quotes)["market_id"].to_list() == ["alpha_vantage:BTC/USD"]
         assert on.run(TODAY - DAY, select=[SERIES, trusted.Candles]).success
@@ -268,7 +199,7 @@ def test_an_unknown_pair_is_skipped_and_the_others_are_published(tmp_path: Path)
 
 
 def test_a_used_up_quota_fails_the_run_in_one_line_and_leaves_no_key(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
+    with alpha_vantage(tmp_path) as on:
         on.sandbox.set_faults([Fault("quota_429", "alpha_vantage.currency_exchange_rate", after=1, times=1)])
         told = failures(on.run(TODAY, select=[RATES]))["raw.alpha_vantage_rates"]
         assert "the day's calls are used up; no more calls until 2026-10-15 12:30:00 UTC" in told
@@ -284,7 +215,7 @@ def test_a_used_up_quota_fails_the_run_in_one_line_and_leaves_no_key(tmp_path: P
 
 
 def test_a_rate_of_before_midnight_that_arrives_after_it_is_in_its_own_day(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         on.sandbox.set_now(datetime(2026, 10, 14, 23, 59, 58, tzinfo=UTC))
         on.clock.set(datetime(2026, 10, 15, 0, 0, 1, tzinfo=UTC))
         assert on.run(date(2026, 10, 15), select=[RATES]).success
@@ -295,7 +226,7 @@ def test_a_rate_of_before_midnight_that_arrives_after_it_is_in_its_own_day(tmp_p
 
 
 def test_a_repeated_quote_of_a_provider_that_stands_still_is_one_row(tmp_path: Path) -> None:
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         assert on.run(TODAY, select=[RATES]).success
         on.clock.sleep(6 * 3600)
         assert on.run(TODAY, select=[RATES, trusted.Quotes]).success
@@ -307,7 +238,7 @@ def test_a_repeated_quote_of_a_provider_that_stands_still_is_one_row(tmp_path: P
 
 def test_a_changed_decimal_and_a_lost_row_are_seen_by_the_second_reading(tmp_path: Path) -> None:
     """The checks of candles see what they are there to see."""
-    with line(tmp_path, pairs=["BTC/USD"]) as on:
+    with alpha_vantage(tmp_path, pairs=["BTC/USD"]) as on:
         days = Window.of_days(date(2026, 10, 5), date(2026, 10, 7))
         assert on.run(days.days[0], days.days[-1], select=[SERIES, trusted.Candles]).success
         good = on.lake.read(trusted.Candles)

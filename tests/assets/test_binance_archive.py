@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,18 +12,14 @@ import polars as pl
 import pytest
 
 from benchmarks import archive_year
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.assets.raw.binance_archive import KLINES
-from crypto_assets.definitions import build_definitions
-from crypto_assets.providers.binance_archive import NAME, PROVIDER
-from crypto_assets.resources.clock import FixedClock
-from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Market, Sandbox, serve
+from crypto_assets.providers.binance_archive import NAME
+from crypto_assets.sandbox import Market, serve
 from crypto_assets.sandbox.faults import Fault
 from crypto_assets.tables import quality, raw, trusted
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
+from tests.line import Line, line
 
 MARKETS = ("binance:BTC/USDT", "binance:ETH/USDT")
 # The switch to microseconds, and a month that is not over.
@@ -32,48 +27,16 @@ NOW = datetime(2025, 2, 4, 12, tzinfo=UTC)
 FIRST, LAST = date(2024, 12, 1), date(2025, 2, 3)
 
 
-@dataclass
-class Archive:
-    sandbox: Sandbox
-    lake: Lake
-    definitions: dg.Definitions
-    instance: dg.DagsterInstance
-
-    def run(self, *tables: type[Contract], first: date = FIRST, last: date = LAST) -> dg.ExecuteInProcessResult:
-        return self.definitions.resolve_job_def("refresh").execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(list(table.table.path)) for table in tables],
-            raise_on_error=False,
-            tags={"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)},
-        )
+class Archive(Line):
+    def take(self, *tables: type[Contract], first: date = FIRST, last: date = LAST) -> dg.ExecuteInProcessResult:
+        return self.run(first, last, select=tables, has_checks=True)
 
     def failed_verdicts(self) -> list[tuple[str, str]]:
         return self.lake.read(quality.CheckResults).filter(~pl.col("passed")).select("table_name", "check_name").rows()
 
 
-@contextmanager
-def at_work(home: Path, *, interval: str = "1h", markets: Sequence[str] = MARKETS) -> Iterator[Archive]:
-    clock = FixedClock(NOW)
-    with serve(Market(7)) as sandbox:
-        sandbox.set_now(NOW)
-        settings = Settings(
-            lake_uri=str(home / "lake"),
-            state_dir=home / "state",
-            sandbox_url=sandbox.url,
-            providers=(NAME,),
-            markets=tuple(markets),
-            candle_interval=interval,
-        )
-        lake = Lake(settings.lake_root)
-        urls = provider_urls(PROVIDER, sandbox.url)
-        with (
-            connected(
-                PROVIDER, home / "state", clock, urls=urls, key=None, asked=settings.asked, is_local=True
-            ) as binance,
-            dg.DagsterInstance.ephemeral() as instance,
-        ):
-            definitions = build_definitions(settings, {"lake": lake, "clock": clock, NAME: binance})
-            yield Archive(sandbox, lake, definitions, instance)
+def at_work(home: Path, *, markets: Sequence[str] = MARKETS) -> AbstractContextManager[Archive]:
+    return line(home, NOW, NAME, kind=Archive, markets=tuple(markets), candle_interval="1h")
 
 
 @pytest.fixture
@@ -83,8 +46,8 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def test_months_and_days_land_as_gapless_candles_and_every_check_passes(archive: Archive) -> None:
-    assert archive.run(raw.RawBinanceKlines).success
-    assert archive.run(trusted.Candles).success
+    assert archive.take(raw.RawBinanceKlines).success
+    assert archive.take(trusted.Candles).success
 
     rows = archive.lake.read(trusted.Candles)
     hours = pl.datetime_range(
@@ -104,10 +67,10 @@ def test_months_and_days_land_as_gapless_candles_and_every_check_passes(archive:
 
 
 def test_what_is_held_is_not_asked_for_again(archive: Archive) -> None:
-    archive.run(raw.RawBinanceKlines)
+    archive.take(raw.RawBinanceKlines)
     archive.sandbox.forget_calls()
 
-    assert archive.run(raw.RawBinanceKlines).success
+    assert archive.take(raw.RawBinanceKlines).success
 
     assert archive.sandbox.calls()["calls"] == {}
 
@@ -116,7 +79,7 @@ def test_a_file_that_differs_from_its_checksum_stops_no_other_file(archive: Arch
     bad = Fault(kind="checksum_mismatch", endpoint="binance_archive.klines", subject="BTCUSDT-1h-2024-12")
     archive.sandbox.set_faults([bad])
 
-    result = archive.run(raw.RawBinanceKlines)
+    result = archive.take(raw.RawBinanceKlines)
 
     assert not result.success
     held = archive.lake.scan(raw.RawBinanceKlines).filter(pl.col("n_pages").is_not_null(), pl.col("page") == 1)
@@ -124,7 +87,7 @@ def test_a_file_that_differs_from_its_checksum_stops_no_other_file(archive: Arch
     missing = Window.of_days(FIRST, date(2024, 12, 31))
     assert list(KLINES.missing(archive.lake, f"{MARKETS[0]} 1h", Window.of_days(FIRST, LAST), NOW)) == [missing]
     archive.sandbox.set_faults([])
-    assert archive.run(raw.RawBinanceKlines).success
+    assert archive.take(raw.RawBinanceKlines).success
     assert list(KLINES.missing(archive.lake, f"{MARKETS[0]} 1h", Window.of_days(FIRST, LAST), NOW)) == []
 
 
@@ -133,7 +96,7 @@ def test_a_missing_day_is_skipped_and_asked_for_again_by_the_next_run(archive: A
         [Fault(kind="missing_day", endpoint="binance_archive.klines", subject="BTCUSDT-1h-2025-02-02")]
     )
 
-    assert archive.run(raw.RawBinanceKlines).success
+    assert archive.take(raw.RawBinanceKlines).success
 
     gaps = list(KLINES.missing(archive.lake, f"{MARKETS[0]} 1h", Window.of_days(FIRST, LAST), NOW))
     assert gaps == [Window.of_day(date(2025, 2, 2))]
@@ -144,7 +107,7 @@ def test_a_missing_day_is_skipped_and_asked_for_again_by_the_next_run(archive: A
 def test_a_closed_country_is_a_persons_business_and_nothing_is_published(archive: Archive) -> None:
     archive.sandbox.set_faults([Fault(kind="geo_block", endpoint="*")])
 
-    result = archive.run(raw.RawBinanceKlines)
+    result = archive.take(raw.RawBinanceKlines)
 
     (failure,) = result.get_step_failure_events()
     assert "denied (the archive refuses (HTTP 451): it may be closed to this country)" in str(
@@ -156,8 +119,8 @@ def test_a_closed_country_is_a_persons_business_and_nothing_is_published(archive
 def test_trades_of_a_day_land_with_both_units_of_time(tmp_path: Path) -> None:
     switch = (date(2024, 12, 31), date(2025, 1, 1))
     with at_work(tmp_path, markets=MARKETS[:1]) as archive:
-        assert archive.run(raw.RawBinanceTrades, first=switch[0], last=switch[1]).success
-        assert archive.run(trusted.Trades, first=switch[0], last=switch[1]).success
+        assert archive.take(raw.RawBinanceTrades, first=switch[0], last=switch[1]).success
+        assert archive.take(trusted.Trades, first=switch[0], last=switch[1]).success
 
         rows = archive.lake.read(trusted.Trades)
         by_day = rows.group_by("date").agg(fine=pl.col("traded_us").is_not_null().all(), n=pl.len()).sort("date")

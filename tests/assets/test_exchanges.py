@@ -2,109 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
-import dagster as dg
 import polars as pl
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.assets.raw.exchanges import CANDLES, TRADES
 from crypto_assets.assets.raw.pulls import covered
-from crypto_assets.checks.rules import rules_of
-from crypto_assets.checks.verdicts import Case
-from crypto_assets.definitions import build_definitions
-from crypto_assets.providers.exchanges import PROVIDER, Exchanges
-from crypto_assets.resources.clock import FixedClock
-from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.providers.exchanges import PROVIDER
+from crypto_assets.sandbox import Fault, Market
 from crypto_assets.sandbox.events import Events
-from crypto_assets.sandbox.tape import Tape, tape_of
+from crypto_assets.sandbox.tape import tape_of
 from crypto_assets.tables import quality, raw, trusted
-from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.window import Window
 from tests.chain import failures
+from tests.line import Line, line
 
 MARKETS = ("binance:BTC/USDT", "kraken:BTC/USD", "coinbase:BTC/USD")
+MARKET = Market(7, n_assets=30)
+TAPE = tape_of(MARKET, Events())
 FIRST, LAST = date(2026, 10, 1), date(2026, 10, 3)
 NOW = datetime(2026, 10, 4, 0, 30, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
-@dataclass
-class Line:
-    """A sandbox, a lake and definitions with the venues alone."""
-
-    sandbox: Sandbox
-    lake: Lake
-    clock: FixedClock
-    exchanges: Exchanges
-    definitions: dg.Definitions
-    instance: dg.DagsterInstance
-    tape: Tape
-
-    def set_now(self, now: datetime) -> None:
-        self.clock.set(now)
-        self.sandbox.set_now(now)
-
-    def run(
-        self,
-        first: date,
-        last: date | None = None,
-        *,
-        select: Sequence[type[Contract]],
-        subjects: Sequence[str] = (),
-        is_judged: bool = False,
-    ) -> dg.ExecuteInProcessResult:
-        tags = {
-            "dagster/asset_partition_range_start": str(first),
-            "dagster/asset_partition_range_end": str(last or first),
-        }
-        asked = [c for c in select if c in (raw.RawExchangeCandles, raw.RawExchangeTrades)]
-        config = {f"raw__{c.table.name}": {"config": {"subjects": list(subjects)}} for c in asked if subjects}
-        job = self.definitions.resolve_job_def("refresh")
-        keys = frozenset(dg.AssetKey(list(c.table.path)) for c in select)
-        part = job.get_subset(asset_selection=keys, asset_check_selection=None if is_judged else frozenset())
-        told: Any = {"ops": config} if config else None
-        return part.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags, run_config=told)
-
-    def n_calls(self) -> int:
-        return sum(self.sandbox.calls()["calls"].values())
-
-    def verdicts(self, contract: type[Contract], window: Window) -> dict[str, tuple[bool, str]]:
-        """What each rule of the table's says."""
-        case = Case(self.lake, contract, window, self.lake.read(contract, window), self.clock.now())
-        return {check.name: (v.passed, v.observed) for check in rules_of(contract) for v in check.judge(case)}
-
-
-@contextmanager
-def line(home: Path, *, markets: Sequence[str] = MARKETS, now: datetime = NOW) -> Iterator[Line]:
-    clock, market = FixedClock(now), Market(7, n_assets=30)
-    with serve(market) as sandbox:
-        sandbox.set_now(now)
-        settings = Settings(
-            lake_uri=str(home / "lake"),
-            state_dir=home / "state",
-            sandbox_url=sandbox.url,
-            providers=("exchanges",),
-            markets=tuple(markets),
-        )
-        lake, urls = Lake(settings.lake_root), provider_urls(PROVIDER, sandbox.url)
-        opened = connected(PROVIDER, home / "state", clock, urls=urls, key=None, asked=settings.asked, is_local=True)
-        with opened as provider, dg.DagsterInstance.ephemeral() as instance:
-            definitions = build_definitions(settings, {"lake": lake, "clock": clock, "exchanges": provider})
-            tape = tape_of(market, Events())
-            yield Line(sandbox, lake, clock, cast("Exchanges", provider), definitions, instance, tape)
+def venues(home: Path, *, markets: Sequence[str] = MARKETS, now: datetime = NOW) -> AbstractContextManager[Line]:
+    """A line with the venues alone."""
+    return line(home, now, PROVIDER.name, kind=Line, market=MARKET, markets=tuple(markets))
 
 
 def test_candles_of_days_are_the_truth_and_every_rule_holds(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
-        assert on.run(FIRST, LAST, select=[raw.RawExchangeCandles, trusted.Candles], is_judged=True).success
+    with venues(tmp_path) as on:
+        assert on.run(FIRST, LAST, select=[raw.RawExchangeCandles, trusted.Candles], has_checks=True).success
         candles = on.lake.read(trusted.Candles)
         per_day = {
             market: candles.filter(market_id=market).group_by("date").len().sort("date")["len"].to_list()
@@ -115,7 +46,7 @@ def test_candles_of_days_are_the_truth_and_every_rule_holds(tmp_path: Path) -> N
         assert per_day["kraken:BTC/USD"] == [688]
         for market, prints_quiet in (("binance:BTC/USDT", True), ("coinbase:BTC/USD", False)):
             window = Window.of_days(FIRST, LAST)
-            truth = on.tape.candles(market, "1m", window.start, window.end, is_filled=prints_quiet).records()
+            truth = TAPE.candles(market, "1m", window.start, window.end, is_filled=prints_quiet).records()
             ours = candles.filter(market_id=market).select("opened_at", "open", "high", "low", "close", "volume_base")
             assert ours.rows() == [tuple(row[name] for name in ours.columns) for row in truth]
         held = on.lake.read(quality.CheckResults)
@@ -135,7 +66,7 @@ def test_candles_of_days_are_the_truth_and_every_rule_holds(tmp_path: Path) -> N
 
 
 def test_twice_is_equal_and_costs_no_call(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
+    with venues(tmp_path) as on:
         tables = [raw.RawExchangeCandles, trusted.Candles]
         assert on.run(FIRST, LAST, select=tables).success
         once, calls, landed = on.lake.read(trusted.Candles), on.n_calls(), on.lake.read(raw.RawExchangeCandles)
@@ -149,10 +80,10 @@ def test_twice_is_equal_and_costs_no_call(tmp_path: Path) -> None:
 
 def test_any_order_of_days_gives_the_same_candles(tmp_path: Path) -> None:
     ours = ["pull_id", "ingested_at"]
-    with line(tmp_path / "range", markets=MARKETS[::2]) as on:
+    with venues(tmp_path / "range", markets=MARKETS[::2]) as on:
         assert on.run(FIRST, LAST, select=[raw.RawExchangeCandles, trusted.Candles]).success
         together = on.lake.read(trusted.Candles)
-    with line(tmp_path / "single", markets=MARKETS[::2]) as on:
+    with venues(tmp_path / "single", markets=MARKETS[::2]) as on:
         for day in (LAST, FIRST, FIRST + DAY):
             assert on.run(day, select=[raw.RawExchangeCandles, trusted.Candles]).success
         alone = on.lake.read(trusted.Candles)
@@ -164,7 +95,7 @@ def test_any_order_of_days_gives_the_same_candles(tmp_path: Path) -> None:
 
 def test_the_day_in_progress_is_asked_for_what_is_new_only(tmp_path: Path) -> None:
     market = "binance:BTC/USDT"
-    with line(tmp_path, markets=[market]) as on:
+    with venues(tmp_path, markets=[market]) as on:
         today = NOW.date()
         counts = []
         for minute in (1, 6, 11, 16):
@@ -190,12 +121,12 @@ def test_the_day_in_progress_is_asked_for_what_is_new_only(tmp_path: Path) -> No
 def test_ticks_fill_a_day_of_a_venue_that_keeps_half_a_day(tmp_path: Path) -> None:
     market = "kraken:BTC/USD"
     start = datetime(2026, 10, 4, tzinfo=UTC)
-    with line(tmp_path, markets=[market], now=start) as on:
+    with venues(tmp_path, markets=[market], now=start) as on:
         for hour in (8, 16, 24):
             on.set_now(start + hour * HOUR + 2 * MINUTE)
             assert on.run(start.date(), select=[raw.RawExchangeCandles]).success
         assert on.run(start.date(), select=[trusted.Candles]).success
-        truth = on.tape.candles(market, "1m", start, start + DAY, is_filled=True).records()
+        truth = TAPE.candles(market, "1m", start, start + DAY, is_filled=True).records()
         ours = on.lake.read(trusted.Candles)
         assert ours["opened_at"].to_list() == [row["opened_at"] for row in truth]
         assert ours["close"].to_list() == [row["close"] for row in truth]
@@ -205,11 +136,11 @@ def test_ticks_fill_a_day_of_a_venue_that_keeps_half_a_day(tmp_path: Path) -> No
 def test_trades_are_the_truth_and_every_rule_holds(tmp_path: Path) -> None:
     # Markets with few trades: a day of them is enough to see the pages and the edges.
     markets = ("binance:STX/USDT", "kraken:ADA/USD", "coinbase:DOGE/USD")
-    with line(tmp_path, markets=markets) as on:
-        assert on.run(LAST, select=[raw.RawExchangeTrades, trusted.Trades], is_judged=True).success
+    with venues(tmp_path, markets=markets) as on:
+        assert on.run(LAST, select=[raw.RawExchangeTrades, trusted.Trades], has_checks=True).success
         trades, day = on.lake.read(trusted.Trades), Window.of_day(LAST)
         for market in markets:
-            truth = on.tape.trades(market, day.start, day.end)
+            truth = TAPE.trades(market, day.start, day.end)
             truth = truth if market.startswith("binance") else truth.split()
             ours = trades.filter(market_id=market).select("price", "quantity", "taker_side", "n_trades")
             expected = [tuple(row[name] for name in ours.columns) for row in truth.records()]
@@ -224,9 +155,9 @@ def test_trades_are_the_truth_and_every_rule_holds(tmp_path: Path) -> None:
 
 
 def test_tickers_become_quotes_and_every_rule_holds(tmp_path: Path) -> None:
-    with line(tmp_path) as on:
+    with venues(tmp_path) as on:
         tables = [raw.RawExchangeTickers, raw.RawExchangeMarkets, trusted.Quotes]
-        assert on.run(NOW.date(), select=tables, is_judged=True).success
+        assert on.run(NOW.date(), select=tables, has_checks=True).success
         quotes = on.lake.read(trusted.Quotes)
         assert sorted(quotes["market_id"]) == sorted(MARKETS)
         assert (quotes["bid_price"] < quotes["ask_price"]).all()
@@ -240,7 +171,7 @@ def test_tickers_become_quotes_and_every_rule_holds(tmp_path: Path) -> None:
 
 
 def test_a_market_and_a_venue_that_fail_do_not_stop_the_others(tmp_path: Path) -> None:
-    with line(tmp_path, markets=("binance:NO/PE", *MARKETS)) as on:
+    with venues(tmp_path, markets=("binance:NO/PE", *MARKETS)) as on:
         on.sandbox.set_faults([Fault("geo_block", "coinbase.candles")])
         result = on.run(LAST, select=[raw.RawExchangeCandles, trusted.Candles])
         told = failures(result)["raw.exchange_candles"]
@@ -253,7 +184,7 @@ def test_a_market_and_a_venue_that_fail_do_not_stop_the_others(tmp_path: Path) -
 
 
 def test_a_refused_record_is_in_quarantine_and_counted(tmp_path: Path) -> None:
-    with line(tmp_path, markets=["coinbase:BTC/USD"]) as on:
+    with venues(tmp_path, markets=["coinbase:BTC/USD"]) as on:
         on.sandbox.set_faults([Fault("negative_price", "coinbase.candles")])
         assert on.run(LAST, select=[raw.RawExchangeCandles, trusted.Candles]).success
         refused = on.lake.read(quality.Quarantine)

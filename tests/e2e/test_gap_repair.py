@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.automation.repair import gap_repair
 from crypto_assets.commands.run import Report, execute
-from crypto_assets.definitions import build_definitions
-from crypto_assets.providers.registry import PROVIDERS
-from crypto_assets.resources.clock import FixedClock
-from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Fault, Market, Sandbox, serve
+from crypto_assets.sandbox import Fault
 from crypto_assets.sandbox.events import Events, Hole, Listing, Outage
 from crypto_assets.tables import quality, raw, trusted
 from crypto_assets.tables.contract import Contract
+from tests.line import Line, line
 
 DAYS = [date(2025, 2, 3), date(2025, 2, 6)]
 NOW = datetime(2025, 2, 8, 6, tzinfo=UTC)
@@ -100,31 +93,23 @@ def events() -> Events:
     )
 
 
-@dataclass
-class House:
-    sandbox: Sandbox
-    settings: Settings
-    lake: Lake
-    clock: FixedClock
-    defs: dg.Definitions
-    instance: dg.DagsterInstance
-
+class House(Line):
     def pull(self, days: list[date], markets: tuple[str, ...]) -> Report:
         """Take the archive's files of the markets and days."""
         config = {"raw__binance_klines": {"config": {"subjects": [f"{market} 1m" for market in markets]}}}
         keys = [dg.AssetKey(list(raw.RawBinanceKlines.table.path))]
-        return execute(self.defs, self.instance, days, keys, config=config, has_checks=False)
+        return execute(self.definitions, self.instance, days, keys, config=config, has_checks=False)
 
     def look(self) -> None:
         """Compute the candles of all days, and what they lack."""
         keys = [dg.AssetKey(list(contract.table.path)) for contract in TABLES]
-        assert not execute(self.defs, self.instance, DAYS, keys, has_checks=False).failed
+        assert not execute(self.definitions, self.instance, DAYS, keys, has_checks=False).failed
 
     def tick(self) -> list[dg.RunRequest]:
         """The sensor's requests, as the daemon would launch them."""
         context = dg.build_sensor_context(
             instance=self.instance,
-            repository_def=self.defs.get_repository_def(),
+            repository_def=self.definitions.get_repository_def(),
             resources={"lake": self.lake, "clock": self.clock},
         )
         told = gap_repair(self.settings)(context)
@@ -135,7 +120,7 @@ class House:
         keys = [key for key in request.asset_selection or [] if tuple(key.path) in names]
         span = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
         days = [date.fromisoformat(request.tags[name]) for name in span]
-        execute(self.defs, self.instance, days, keys, config=request.run_config["ops"], has_checks=False)
+        execute(self.definitions, self.instance, days, keys, config=request.run_config["ops"], has_checks=False)
 
     def ledger(self) -> pl.DataFrame:
         return self.lake.read(quality.GapLedger).filter(table_name=trusted.Candles.table.full_name)
@@ -143,39 +128,8 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    clock = FixedClock(NOW)
-    with serve(Market(7)) as sandbox, _providers(sandbox, tmp_path, clock) as resources:
-        sandbox.set_now(NOW)
-        sandbox.set_events(events())
-        lake = Lake(str(tmp_path / "lake"))
-        settings = Settings(
-            lake_uri=lake.root,
-            state_dir=tmp_path / "state",
-            sandbox_url=sandbox.url,
-            providers=("binance_archive", "exchanges"),
-            markets=MARKETS,
-        )
-        defs = build_definitions(settings, {"lake": lake, "clock": clock, **resources})
-        with dg.DagsterInstance.ephemeral() as instance:
-            yield House(sandbox, settings, lake, clock, defs, instance)
-
-
-@contextmanager
-def _providers(sandbox: Sandbox, home: Path, clock: FixedClock) -> Iterator[dict[str, Any]]:
-    def opened(name: str) -> Any:
-        provider = PROVIDERS[name]
-        return connected(
-            provider,
-            home / "state",
-            clock,
-            urls=provider_urls(provider, sandbox.url),
-            key=None,
-            asked={"markets": MARKETS, "intervals": ["1m"], "pairs": []},
-            is_local=True,
-        )
-
-    with opened("binance_archive") as archive, opened("exchanges") as exchanges:
-        yield {"binance_archive": archive, "exchanges": exchanges}
+    with line(tmp_path, NOW, "binance_archive", "exchanges", kind=House, events=events(), markets=MARKETS) as on:
+        yield on
 
 
 @pytest.mark.e2e

@@ -9,17 +9,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from crypto_assets.assets.handles import connected, provider_urls
 from crypto_assets.assets.lake_asset import content_by_day
 from crypto_assets.commands.run import execute
-from crypto_assets.definitions import build_definitions
-from crypto_assets.providers.registry import PROVIDERS
-from crypto_assets.resources.clock import FixedClock
-from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.settings import Settings
-from crypto_assets.sandbox import Market, serve
 from crypto_assets.sandbox.events import Events, Restatement
 from crypto_assets.tables import quality, raw, refined, trusted
+from tests.line import Line, line
 
 FIRST, LAST, RESTATED = date(2025, 2, 3), date(2025, 2, 6), date(2025, 2, 4)
 BEFORE, AFTER = datetime(2025, 2, 8, 6, tzinfo=UTC), datetime(2025, 2, 9, 6, tzinfo=UTC)
@@ -30,63 +24,44 @@ CHAIN = (trusted.Candles, *BARS)
 
 @pytest.mark.e2e
 def test_a_restated_day_is_found_taken_again_and_followed_by_that_day_alone(tmp_path: Path) -> None:
-    clock = FixedClock(BEFORE)
-    provider = PROVIDERS["binance_archive"]
     midnight = datetime(2025, 2, 4, tzinfo=UTC)
     restated = Restatement(BTC, midnight, midnight + timedelta(days=1), at=datetime(2025, 2, 8, 12, tzinfo=UTC))
-    with serve(Market(7)) as sandbox:
-        sandbox.set_now(BEFORE)
-        sandbox.set_events(Events(restatements=(restated,)))
-        lake = Lake(str(tmp_path / "lake"))
-        settings = Settings(
-            lake_uri=lake.root,
-            state_dir=tmp_path / "state",
-            sandbox_url=sandbox.url,
-            providers=("binance_archive",),
-            markets=(BTC, ETH),
-        )
-        asked = {"markets": [BTC, ETH], "intervals": ["1m"]}
-        urls = provider_urls(provider, sandbox.url)
-        with (
-            connected(provider, tmp_path / "state", clock, urls=urls, key=None, asked=asked, is_local=True) as archive,
-            dg.DagsterInstance.ephemeral() as instance,
-        ):
-            defs = build_definitions(settings, {"lake": lake, "clock": clock, "binance_archive": archive})
-            keys = [dg.AssetKey(list(c.table.path)) for c in (raw.RawBinanceKlines, *CHAIN)]
-            assert not execute(defs, instance, [FIRST, LAST], keys, has_checks=False).failed
-            before = {contract: content_by_day(lake.read(contract)) for contract in CHAIN}
-            assert lake.read(quality.RevisionLedger).is_empty()
-            chain = dg.AssetSelection.assets(*keys)
-            looked = dg.evaluate_automation_conditions(defs, instance, asset_selection=chain)
-            assert looked.total_requested == 0
+    events = Events(restatements=(restated,))
+    with line(tmp_path, BEFORE, "binance_archive", kind=Line, events=events, markets=(BTC, ETH)) as on:
+        keys = [dg.AssetKey(list(c.table.path)) for c in (raw.RawBinanceKlines, *CHAIN)]
+        assert not execute(on.definitions, on.instance, [FIRST, LAST], keys, has_checks=False).failed
+        before = {contract: content_by_day(on.lake.read(contract)) for contract in CHAIN}
+        assert on.lake.read(quality.RevisionLedger).is_empty()
+        chain = dg.AssetSelection.assets(*keys)
+        looked = dg.evaluate_automation_conditions(on.definitions, on.instance, asset_selection=chain)
+        assert looked.total_requested == 0
 
-            clock.set(AFTER)
-            sandbox.set_now(AFTER)
-            job = defs.resolve_job_def("restatements")
-            assert job.execute_in_process(instance=instance).success
+        on.set_now(AFTER)
+        job = on.definitions.resolve_job_def("restatements")
+        assert job.execute_in_process(instance=on.instance).success
 
-            # What the daemon would launch, until nothing is left to follow.
-            followed: dict[dg.AssetKey, set[str]] = {}
-            while True:
-                looked = dg.evaluate_automation_conditions(defs, instance, chain, cursor=looked.cursor)
-                if not looked.total_requested:
-                    break
-                for key in keys:
-                    for partition in sorted(looked.get_requested_partitions(key)):
-                        followed.setdefault(key, set()).add(str(partition))
-                        day = date.fromisoformat(str(partition))
-                        assert not execute(defs, instance, [day], [key], has_checks=False).failed
-            # A second look finds nothing more, and takes nothing again.
-            n_files = lake.scan(raw.RawBinanceKlines).select(pl.len()).collect().item()
-            assert job.execute_in_process(instance=instance).success
-            assert lake.scan(raw.RawBinanceKlines).select(pl.len()).collect().item() == n_files
+        # What the daemon would launch, until nothing is left to follow.
+        followed: dict[dg.AssetKey, set[str]] = {}
+        while True:
+            looked = dg.evaluate_automation_conditions(on.definitions, on.instance, chain, cursor=looked.cursor)
+            if not looked.total_requested:
+                break
+            for key in keys:
+                for partition in sorted(looked.get_requested_partitions(key)):
+                    followed.setdefault(key, set()).add(str(partition))
+                    day = date.fromisoformat(str(partition))
+                    assert not execute(on.definitions, on.instance, [day], [key], has_checks=False).failed
+        # A second look finds nothing more, and takes nothing again.
+        n_files = on.lake.scan(raw.RawBinanceKlines).select(pl.len()).collect().item()
+        assert job.execute_in_process(instance=on.instance).success
+        assert on.lake.scan(raw.RawBinanceKlines).select(pl.len()).collect().item() == n_files
 
     assert followed == {key: {str(RESTATED)} for key in keys[1:]}
     for contract in CHAIN:
-        after = content_by_day(lake.read(contract))
+        after = content_by_day(on.lake.read(contract))
         differing = {day for day in after if after[day] != before[contract][day]}
         assert differing == {RESTATED}, contract.table.full_name
-    revisions = lake.read(quality.RevisionLedger)
+    revisions = on.lake.read(quality.RevisionLedger)
     assert set(revisions["table_name"]) == {"trusted.candles"}
     assert set(revisions["date"]) == {RESTATED}
     assert revisions["row_key"].str.starts_with(f"binance|{BTC}|1m|2025-02-04T").all()
