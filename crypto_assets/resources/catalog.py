@@ -57,8 +57,6 @@ _TRIES: Final = 6
 _ATTEMPTS: Final = 6
 # Glue answers in tens of milliseconds.
 _REQUEST_S: Final = 10
-# The most that Glue deletes at once.
-_TABLES_PER_REQUEST: Final = 100
 _SAFE: Final = "the lake is untouched, and each entry in Glue is a whole one"
 _TRINO_TYPES: Final = {
     "binary": "varbinary",
@@ -213,16 +211,9 @@ class Catalog:
         wanted = self._wanted(lake)
         for zone in Zone:
             database = self.database(zone)
-            ours = [
-                name
-                for name, held in self._held(database).items()
-                if f"{zone}.{name}" in wanted or _MARK in held.get("Parameters", {})
-            ]
-            for i in range(0, len(ours), _TABLES_PER_REQUEST):
-                with _border(database, self._region):
-                    self.client.batch_delete_table(
-                        DatabaseName=database, TablesToDelete=ours[i : i + _TABLES_PER_REQUEST]
-                    )
+            for name, held in self._held(database).items():
+                if f"{zone}.{name}" in wanted or _MARK in held.get("Parameters", {}):
+                    self._drop(database, name)
         self.forget()
         for name, table in wanted.items():
             yield self._put(name, table)
@@ -336,6 +327,13 @@ class Catalog:
                 hint="grant the role SELECT or DESCRIBE on the database's tables",
             )
         raise TransientError("others keep changing it in Glue", where=name, safe=_SAFE, hint="run the same again")
+
+    def _drop(self, database: str, table: str) -> None:
+        with _border(f"{database}.{table}", self._region):
+            try:
+                self.client.delete_table(DatabaseName=database, Name=table)
+            except self.client.exceptions.EntityNotFoundException:
+                return
 
     def _held(self, database: str) -> dict[str, TableInput]:
         """What Glue holds in a database, by table."""

@@ -18,6 +18,7 @@ import boto3
 import dagster as dg
 import polars as pl
 import pytest
+import sqlglot
 from botocore.exceptions import ClientError
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -514,6 +515,15 @@ def test_rebuilding_loses_nothing(
     assert lake.read(FxRates).equals(rates)
 
 
+def test_a_role_that_may_not_delete_says_so(refusing: Glue, lake: Lake, rates: pl.DataFrame) -> None:
+    beside(lake).replace(FxRates, rates, DAY)
+    held = table_input(FxRates, location(lake.uri(FxRates)))
+    refusing.answers["GetTables"] = [{"TableList": []}, {"TableList": [held]}, {"TableList": []}]
+    refusing.answers["DeleteTable"] = [("AccessDeniedException", "x is not authorized to perform: glue:DeleteTable")]
+    with pytest.raises(NeedsYouError, match=r"crypto_trusted\.fx_rates: the role may not glue:DeleteTable"):
+        list(Catalog(region="us-east-1").rebuild(beside(lake)))
+
+
 def test_a_lake_that_cannot_be_read_keeps_its_catalog(
     glue: Any, prefix: str, lake: Lake, catalog: Catalog, rates: pl.DataFrame, rows_of: RowsOf
 ) -> None:
@@ -818,6 +828,7 @@ def test_the_statements_for_athena_name_no_more_than_it_takes() -> None:
         "CREATE OR REPLACE VIEW crypto_refined.currency_value"
     ]
     assert reads("refined.currency_value") == {NAME}
+    assert all(isinstance(sqlglot.parse_one(statement, read="athena"), sqlglot.exp.Create) for statement in told)
 
 
 def test_maintenance_mends_what_differs_and_fails_on_what_a_person_must_decide(
