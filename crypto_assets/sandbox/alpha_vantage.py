@@ -13,10 +13,10 @@ as everywhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -26,7 +26,7 @@ from starlette.routing import Route
 from crypto_assets.sandbox.catalogue import CURRENCIES
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.noise import uniform
-from crypto_assets.sandbox.replies import ShortBody, bytes_reply, json_reply
+from crypto_assets.sandbox.replies import broken_off, json_reply
 from crypto_assets.sandbox.state import SandboxState
 
 NAME = "alpha_vantage"
@@ -134,10 +134,7 @@ def routes(market: Market, state: SandboxState) -> Sequence[Route]:
         if kinds & {"not_found", "empty_list"}:
             answer = _emptied(answer)
         is_csv = asked.get("datatype") == "csv" and _series_name(answer) is not None
-        reply = _csv(answer) if is_csv else json_reply(200, answer)
-        if "truncated" in kinds:
-            return bytes_reply(200, bytes(reply.body)[: len(reply.body) // 2])
-        return ShortBody(bytes(reply.body), 200, media_type="application/json") if "short_body" in kinds else reply
+        return broken_off(_csv(answer) if is_csv else json_reply(200, answer), struck)
 
     return [Route("/query", query, methods=["GET"])]
 
@@ -189,18 +186,6 @@ def _rate(exchange: Exchange, asked: Mapping[str, str], now: datetime) -> dict[s
     }
 
 
-def _daily(exchange: Exchange, asked: Mapping[str, str], now: datetime) -> dict[str, object]:
-    return _series(exchange, asked, now, "Daily")
-
-
-def _weekly(exchange: Exchange, asked: Mapping[str, str], now: datetime) -> dict[str, object]:
-    return _series(exchange, asked, now, "Weekly")
-
-
-def _monthly(exchange: Exchange, asked: Mapping[str, str], now: datetime) -> dict[str, object]:
-    return _series(exchange, asked, now, "Monthly")
-
-
 def _series(exchange: Exchange, asked: Mapping[str, str], now: datetime, spacing: str) -> dict[str, object]:
     """Days, or weeks from Monday and months made of them; a bucket is stamped with its last day, or today."""
     codes = asked.get("symbol", "").upper(), asked.get("market", "").upper()
@@ -240,16 +225,16 @@ def _intraday(exchange: Exchange, asked: Mapping[str, str], now: datetime) -> di
     for opened in (newest - step * back for back in range(n)):
         candle = exchange.candle(base.id, quote.id, opened, max(min(opened + step, now), opened + timedelta(seconds=1)))
         names = ("1. open", "2. high", "3. low", "4. close")
-        point: dict[str, object] = {n: _digits(p, 5) for n, p in zip(names, candle.prices, strict=True)}
+        point: dict[str, object] = {name: _digits(price, 5) for name, price in zip(names, candle.prices, strict=True)}
         points[f"{opened:%Y-%m-%d %H:%M:%S}"] = {**point, "5. volume": int(candle.volume)}
     return {"Meta Data": meta, f"Time Series Crypto ({spacing})": points}
 
 
-_FUNCTIONS = {
+_FUNCTIONS: Mapping[str, Callable[[Exchange, Mapping[str, str], datetime], dict[str, object]]] = {
     "CURRENCY_EXCHANGE_RATE": _rate,
-    "DIGITAL_CURRENCY_DAILY": _daily,
-    "DIGITAL_CURRENCY_WEEKLY": _weekly,
-    "DIGITAL_CURRENCY_MONTHLY": _monthly,
+    "DIGITAL_CURRENCY_DAILY": partial(_series, spacing="Daily"),
+    "DIGITAL_CURRENCY_WEEKLY": partial(_series, spacing="Weekly"),
+    "DIGITAL_CURRENCY_MONTHLY": partial(_series, spacing="Monthly"),
     "CRYPTO_INTRADAY": _intraday,
 }
 

@@ -71,10 +71,10 @@ def routes(market: Market, state: SandboxState) -> Sequence[Route]:
 
 
 async def _answer(endpoint: str, request: Request, state: SandboxState, rows: _Rows) -> Response:
-    refusal, struck = await state.met(endpoint)
-    own = _refusal(struck)
-    if own is not None or refusal is not None:
-        return own or refusal or Response()
+    refused, struck = await state.met(endpoint)
+    refused = _refusal(struck) or refused
+    if refused is not None:
+        return refused
     page, per_page = (
         _whole(request.query_params.get(name), default) for name, default in (("page", 1), ("per_page", 100))
     )
@@ -152,23 +152,23 @@ def _printed(price: float) -> float | int:
 
 def _exchanges(market: Market, at: datetime) -> list[Row]:
     bitcoin = market.price("bitcoin", at)
-    return [
-        {
-            "id": told["exchangeId"],
-            "name": told["name"],
-            "year_established": None
-            if told["volumeUsd"] is None
-            else 2011 + digest("founded", told["exchangeId"]) % 12,
-            "country": None if told["volumeUsd"] is None else "Cayman Islands",
-            "description": "",
-            "url": told["exchangeUrl"],
-            "image": f"https://exchanges.example/{told['exchangeId']}.png",
-            "has_trading_incentive": False,
-            "trust_score": None if told["volumeUsd"] is None else max(1, 10 - rank // 4),
-            "trust_score_rank": None if told["volumeUsd"] is None else rank,
-            "trade_volume_24h_btc": None
-            if told["volumeUsd"] is None or not bitcoin
-            else float(told["volumeUsd"]) / bitcoin,
-        }
-        for rank, told in enumerate(market.exchanges(at, "v3"), 1)
-    ]
+    return [_exchange(told, rank, bitcoin) for rank, told in enumerate(market.exchanges(at, "v3"), 1)]
+
+
+def _exchange(told: Row, rank: int, bitcoin: float | None) -> Row:
+    """One that states no volume has no score either, and nobody knows where it is."""
+    volume = told["volumeUsd"]
+    is_known = volume is not None
+    return {
+        "id": told["exchangeId"],
+        "name": told["name"],
+        "year_established": 2011 + digest("founded", told["exchangeId"]) % 12 if is_known else None,
+        "country": "Cayman Islands" if is_known else None,
+        "description": "",
+        "url": told["exchangeUrl"],
+        "image": f"https://exchanges.example/{told['exchangeId']}.png",
+        "has_trading_incentive": False,
+        "trust_score": max(1, 10 - rank // 4) if is_known else None,
+        "trust_score_rank": rank if is_known else None,
+        "trade_volume_24h_btc": float(volume) / bitcoin if is_known and bitcoin else None,
+    }

@@ -84,10 +84,10 @@ def routes(market: Market, state: SandboxState) -> Sequence[Route]:
 
     def route(endpoint: str, path: str, ask: _Ask) -> Route:
         async def respond(request: Request) -> Response:
-            refusal, struck = await state.met(f"mempool.{endpoint}")
-            own = _refusal(struck)
-            if own is not None or refusal is not None:
-                return own or refusal or Response()
+            refused, struck = await state.met(f"mempool.{endpoint}")
+            refused = _refusal(struck) or refused
+            if refused is not None:
+                return refused
             period = request.path_params.get("period", "3d")
             if period not in PERIODS:
                 return Response("Invalid period", 400, media_type="text/plain")

@@ -38,12 +38,7 @@ def refusal(struck: list[Fault]) -> Response | None:
 
 def json_reply(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     """The body as JSON."""
-    return bytes_reply(status, _ENCODER.encode(body), headers)
-
-
-def bytes_reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    """The body as it is, said to be JSON."""
-    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+    return Response(_ENCODER.encode(body), status, headers=dict(headers or {}), media_type="application/json")
 
 
 def broken_off(response: Response, struck: list[Fault]) -> Response:
