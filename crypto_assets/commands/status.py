@@ -205,7 +205,13 @@ def upcoming(settings: Settings, clock: Clock) -> Iterator[tuple[str, str, datet
 
     from crypto_assets.automation import schedules
 
-    for schedule in (*schedules.live(settings), *schedules.daily_history(settings), schedules.maintenance(settings)):
+    found = (
+        *schedules.live(settings),
+        *schedules.daily_history(settings),
+        *schedules.restatements(settings),
+        schedules.maintenance(settings),
+    )
+    for schedule in found:
         cron = str(schedule.cron_schedule)
         ticks = schedule_execution_time_iterator(clock.now().timestamp(), cron, "UTC")
         yield schedule.name, cron, next(ticks).astimezone(UTC)
