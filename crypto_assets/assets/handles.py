@@ -186,7 +186,7 @@ def opened(name: str, settings: Settings, clock: Clock) -> Iterator[Any]:
         settings.state_dir,
         clock,
         urls=provider_urls(told, settings.sandbox_url),
-        key=os.environ.get(told.key_name or "", "").strip() or None,
+        key=_key_of(told),
         asked=settings.asked,
         is_local=settings.sandbox_url is not None,
     ) as provider:
@@ -198,8 +198,13 @@ def _ledger(state_dir: Path, *, is_local: bool) -> Path:
     return state_dir / ("sandbox.sqlite" if is_local else "providers.sqlite")
 
 
+def _key_of(provider: Provider) -> str | None:
+    """The provider's key in the environment, where it takes one and has one."""
+    return os.environ.get(provider.key_name or "", "").strip() or None
+
+
 def _has_key(provider: Provider) -> bool:
-    return bool(os.environ.get(provider.key_name or "", "").strip())
+    return _key_of(provider) is not None
 
 
 def absence(name: str, settings: Settings) -> str | None:
