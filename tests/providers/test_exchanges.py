@@ -272,12 +272,16 @@ def test_trades_are_the_truth_in_every_field(exchanges: Exchanges, tape: Tape, m
     assert sorted(sides.rows()) == sorted(expected)
 
 
-@pytest.mark.parametrize("market", MARKETS)
-def test_busy_times_are_paged_to_their_end_a_few_answers_a_pull(
-    exchanges: Exchanges, tape: Tape, monkeypatch: pytest.MonkeyPatch, market: str
-) -> None:
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty trades an answer and four answers a pull, so that hours of trades are many pulls."""
     monkeypatch.setattr(Exchanges, "_trades_page", lambda *_: 50)
     monkeypatch.setattr("crypto_assets.providers.exchanges.ANSWERS", 4)
+
+
+@pytest.mark.usefixtures("short_pages")
+@pytest.mark.parametrize("market", MARKETS)
+def test_busy_times_are_paged_to_their_end_a_few_answers_a_pull(exchanges: Exchanges, tape: Tape, market: str) -> None:
     window = Window(YESTERDAY.start + 5 * HOUR, YESTERDAY.start + 7 * HOUR)
     pulls = sorted(exchanges.trades(market, window), key=lambda pull: pull.window)
     assert len(pulls) > 3
@@ -313,12 +317,11 @@ def test_a_quiet_day_of_trades_is_empty_and_complete(exchanges: Exchanges, sandb
         assert sum(sandbox.calls()["calls"].values()) <= n_calls
 
 
+@pytest.mark.usefixtures("short_pages")
 @pytest.mark.parametrize("market", MARKETS)
 def test_a_failed_page_of_trades_leaves_its_time_unpublished(
-    exchanges: Exchanges, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, market: str
+    exchanges: Exchanges, sandbox: Sandbox, market: str
 ) -> None:
-    monkeypatch.setattr(Exchanges, "_trades_page", lambda *_: 50)
-    monkeypatch.setattr("crypto_assets.providers.exchanges.ANSWERS", 4)
     # Coinbase's first calls look for where the time ends.
     sandbox.set_faults([Fault("truncated", "*", after=5 if market[0] != "c" else 40)])
     pulls = list(exchanges.trades(market, Window(YESTERDAY.start, YESTERDAY.start + 3 * HOUR)))
