@@ -42,8 +42,8 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
         jobs=[
             jobs.refresh,
-            jobs.maintenance,
-            jobs.disaster_drill,
+            jobs.maintenance(settings),
+            jobs.disaster_drill(settings),
             *([restatements.restatements] if "binance_archive" in present else []),
         ],
         schedules=[

@@ -1,5 +1,6 @@
 """The jobs: the chain from raw to refined for a day, the lake's maintenance, and the drill that raw is enough."""
 
+import json
 from datetime import timedelta
 
 import dagster as dg
@@ -8,6 +9,7 @@ import polars as pl
 from crypto_assets.automation.rebuild import rebuild
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import ALL_TABLES
 
 # Raw, trusted, refined and quality of one partition, checks in between: every schedule's run, or a part of it, and
@@ -50,10 +52,18 @@ def compare_catalog(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]
         raise dg.Failure(f"Glue still differs: {told}", allow_retries=False)
 
 
-@dg.job(description="Compact, vacuum and checkpoint every table of the lake, and make Glue equal to it.")
-def maintenance() -> None:
+@dg.graph(name="maintenance")
+def _maintenance() -> None:
     maintain_tables()
     compare_catalog()
+
+
+def maintenance(settings: Settings) -> dg.JobDefinition:
+    """The lake's maintenance: the only job that deletes."""
+    return _maintenance.to_job(
+        description="Compact, vacuum and checkpoint every table of the lake, and make Glue equal to it.",
+        tags=_as_maintenance(settings),
+    )
 
 
 @dg.op
@@ -67,6 +77,21 @@ def rebuild_and_compare(context: dg.OpExecutionContext, lake: dg.ResourceParam[L
         raise dg.Failure(str(found.error), metadata={"exit_code": found.error.exit_code}, allow_retries=False)
 
 
-@dg.job(description="Prove that everything can be made again from raw. Started by hand; the live tables are only read.")
-def disaster_drill() -> None:
+@dg.graph(name="disaster_drill")
+def _disaster_drill() -> None:
     rebuild_and_compare()
+
+
+def disaster_drill(settings: Settings) -> dg.JobDefinition:
+    """The drill; it removes the copy that it makes beside the lake."""
+    return _disaster_drill.to_job(
+        description="Prove that everything can be made again from raw. Started by hand; the live tables are only read.",
+        tags=_as_maintenance(settings),
+    )
+
+
+def _as_maintenance(settings: Settings) -> dict[str, str]:
+    """The tag by which Dagster's ECS launcher gives a run the role that may delete, where there is one."""
+    if settings.maintenance_role is None:
+        return {}
+    return {"ecs/task_overrides": json.dumps({"taskRoleArn": settings.maintenance_role})}

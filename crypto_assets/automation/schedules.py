@@ -14,7 +14,6 @@ import dagster as dg
 from crypto_assets.analytics.operations import look_back
 from crypto_assets.assets.handles import absence
 from crypto_assets.automation import cadence
-from crypto_assets.automation.jobs import maintenance as maintenance_job
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.automation.restatements import restatements as restatements_job
 from crypto_assets.errors import CryptoAssetsError
@@ -214,7 +213,7 @@ def maintenance(settings: Settings, clock: Clock | None = None) -> dg.ScheduleDe
         settings,
         clock,
         name="nightly_maintenance",
-        job=maintenance_job,
+        job_name="maintenance",
         # Nights in UTC are as busy as days: 03:30 only keeps clear of the hour and of midnight's first runs.
         cron_schedule="30 3 * * *",
         description="Compact, vacuum and checkpoint every table of the lake.",

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
         description="How old an answer of Athena may be to be given again, though data are newer; 0 for never.",
     )
 
+    maintenance_role: str | None = Field(
+        default=None,
+        description="On ECS: the IAM role of the runs that delete, instead of the other runs' role.",
+    )
+
     @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -148,7 +148,7 @@ class Alarms(Construct):
         )
         self._alarm(
             "StreamSilent",
-            "No trade has arrived for a quarter of an hour: no market is that quiet. The collector or its provider is down.",
+            "No trade for a quarter of an hour. No market is that quiet: the collector or its provider is down.",
             stream.metric_incoming_records(statistic="sum", period=cdk.Duration.minutes(15)),
             1,
             operator=_LESS,

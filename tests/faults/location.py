@@ -49,7 +49,7 @@ def build(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         # A tick asks for every endpoint of now; of what follows, one table is enough.
         assets=[each for each in assets if each.key.path[0] == "raw" or each.key == FX_RATES],
-        jobs=[jobs.refresh, jobs.maintenance],
+        jobs=[jobs.refresh, jobs.maintenance(settings)],
         schedules=[*schedules.live(settings, clock), schedules.maintenance(settings, clock)],
         resources=handles(settings),
         executor=dg.in_process_executor,
