@@ -19,7 +19,7 @@ import polars as pl
 
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
-from crypto_assets.tables.window import Window
+from crypto_assets.tables.window import Window, joined
 
 # A repair asks every source once; three times is patience with an outage, more is a waste of somebody's quota.
 MAX_ATTEMPTS = 3
@@ -165,26 +165,20 @@ def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Ver
     return Verdict("our_downtime", "nobody asked for all of it", is_repairable=True)
 
 
-def covered(answers: pl.DataFrame) -> list[tuple[datetime, datetime]]:
-    """The times that complete answers are about and were given after, as the fewest intervals, in order."""
+def covered(answers: pl.DataFrame) -> list[Window]:
+    """The times that complete answers are about and were given after, as the fewest windows, in order."""
     spans = (
         answers.filter("is_complete")
         .select("window_start_at", end=pl.min_horizontal("window_end_at", "ingested_at"))
         .filter(pl.col("window_start_at") < pl.col("end"))
         .sort("window_start_at")
     )
-    found: list[tuple[datetime, datetime]] = []
-    for start, end in spans.iter_rows():
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        else:
-            found.append((start, end))
-    return found
+    return joined(spans.iter_rows())
 
 
 def covers(answers: pl.DataFrame, start: datetime, end: datetime) -> bool:
     """Whether complete answers, younger than it, are about all of the time."""
-    return any(opens <= start and end <= closes for opens, closes in covered(answers))
+    return any(span.start <= start and end <= span.end for span in covered(answers))
 
 
 def is_answered(answers: pl.DataFrame, start: datetime, end: datetime) -> bool:

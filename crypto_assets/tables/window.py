@@ -55,6 +55,17 @@ def contiguous(days: Iterable[date]) -> Iterator[Window]:
         yield Window.of_days(run[0], run[-1])
 
 
+def joined(spans: Iterable[tuple[datetime, datetime]]) -> list[Window]:
+    """Spans in the order of their starts as the fewest windows, in order; what touches is one."""
+    found: list[Window] = []
+    for start, end in spans:
+        if found and start <= found[-1].end:
+            found[-1] = Window(found[-1].start, max(found[-1].end, end))
+        else:
+            found.append(Window(start, end))
+    return found
+
+
 def months(window: Window) -> Iterator[Window]:
     """The window cut at the beginnings of months, in order."""
     start = window.start

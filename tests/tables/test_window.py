@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_assets.tables.window import DAY, Window, bucket, contiguous, whole_buckets
+from crypto_assets.tables.window import DAY, Window, bucket, contiguous, joined, whole_buckets
 
 DAYS = st.dates(dt.date(2009, 1, 3), dt.date(2100, 1, 1))
 
@@ -91,6 +91,13 @@ def test_windows_of_days_hold_exactly_these_days_and_never_touch(days: list[dt.d
 
     assert [day for window in windows for day in window.days] == sorted(set(days))
     assert all(later.start - earlier.end >= DAY for earlier, later in pairwise(windows))
+
+
+def test_spans_that_overlap_or_touch_become_one_window() -> None:
+    spans = [(at(1), at(2)), (at(1, 6), at(1, 9)), (at(2), at(3)), (at(3, 0, 1), at(4)), (at(3, 12), at(5))]
+
+    assert joined(spans) == [Window(at(1), at(3)), Window(at(3, 0, 1), at(5))]
+    assert joined([]) == []
 
 
 # ---- whole buckets ----

@@ -204,7 +204,7 @@ def _floor(at: datetime, every: timedelta) -> datetime:
 def _quiet(answers: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """``key, start, end`` of what sources that omit quiet times have answered for."""
     told = answers.filter(pl.col("outcome").is_in(["ok", "empty"]))
-    spans = [(key, *span) for key in keys for span in covered(told.filter(pl.col("key") == key))]
+    spans = [(key, span.start, span.end) for key in keys for span in covered(told.filter(pl.col("key") == key))]
     return pl.DataFrame(spans, schema={"key": pl.String, "start": UTC_TIME, "end": UTC_TIME}, orient="row")
 
 

@@ -22,7 +22,7 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.raw import RawAnswers
-from crypto_assets.tables.window import DAY, Window, contiguous, months
+from crypto_assets.tables.window import DAY, Window, contiguous, joined, months
 
 # A live answer covers an instant.
 _INSTANT = timedelta(milliseconds=1)
@@ -366,13 +366,7 @@ def covered(
         .sort("window_start_at")
         .collect()
     )
-    joined: list[Window] = []
-    for start, end in answers.iter_rows():
-        if joined and start <= joined[-1].end:
-            joined[-1] = Window(joined[-1].start, max(joined[-1].end, end))
-        else:
-            joined.append(Window(start, end))
-    return joined
+    return joined(answers.iter_rows())
 
 
 def _is_inside(window: Window, spans: Iterable[Window]) -> bool:
