@@ -7,8 +7,9 @@ import datetime as dt
 import json
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,17 +21,21 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from crypto_assets import cli
-from crypto_assets.assets.lake_asset import athena_link
+from crypto_assets.assets.lake_asset import _table_metadata, athena_link
 from crypto_assets.commands import sql as sql_command
 from crypto_assets.definitions import build_definitions
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
 from crypto_assets.resources import athena
 from crypto_assets.resources.athena import AthenaEngine, Bill, console_url
 from crypto_assets.resources.catalog import Catalog, table_input
+from crypto_assets.resources.clock import FixedClock
+from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import BY_NAME
+from crypto_assets.tables.window import Window
 
 REGION = "eu-west-1"
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 QUERY = "11111111-2222-3333-4444-555555555555"
 TABLES = {
     "refined.asset_daily": {
@@ -851,6 +856,19 @@ def test_assets_link_to_their_tables_at_athena_where_there_is_a_catalog() -> Non
     contract = BY_NAME["refined.asset_daily"]
     assert athena_link(Catalog(prefix="crypto_dev_"), contract)["athena_table"] == "crypto_dev_refined.asset_daily"
     assert athena_link(None, contract) == {}
+
+
+def test_a_materialization_links_to_the_table_at_athena(
+    account: dict[str, Any], tmp_path: Path, rows_of: Callable[..., pl.DataFrame]
+) -> None:
+    contract = BY_NAME["refined.asset_daily"]
+    account["glue"].create_database(DatabaseInput={"Name": "crypto_dev_refined"})
+    lake = Lake(str(tmp_path), clock=FixedClock(NOON), catalog=Catalog(prefix="crypto_dev_", region=REGION))
+    lake.replace(contract, rows_of(contract, {"date": NOON.date()}), Window.of_day(NOON.date()))
+    told = _table_metadata(lake, contract)
+    assert told["dagster/row_count"] == 1
+    assert told["athena_table"] == "crypto_dev_refined.asset_daily"
+    assert told["athena"] == dg.MetadataValue.url(console_url(REGION, "crypto_dev_refined", "asset_daily"))
 
 
 def test_the_console_of_china_is_elsewhere() -> None:
