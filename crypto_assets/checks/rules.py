@@ -46,9 +46,6 @@ _Judge = Callable[[Case], Finding]
 _PULL = ("provider", "observed_at")
 
 
-# ---- raw ----
-
-
 def _known_fields(case: Case) -> Finding:
     endpoints = case.rows["endpoint"].unique().to_list()
     reading = READINGS[case.contract] if issubclass(case.contract, raw.RawAnswers) else None
@@ -113,9 +110,6 @@ def _fresh(case: Case) -> Finding:
     return Finding(is_fresh, f"newest answer is {age} old", expected, nothing if is_fresh else found)
 
 
-# ---- trusted ----
-
-
 def _price_times_supply(case: Case) -> Finding:
     price, supply, cap = (pl.col(c).cast(pl.Float64) for c in ("price_usd", "supply", "market_cap_usd"))
     judged = case.rows.filter(pl.col("supply") > 0, pl.col("market_cap_usd") > 0)
@@ -168,9 +162,6 @@ def _no_copied_day(case: Case) -> Finding:
     told = f"{n_copied} of {n_days} days copied" + (f": {len(failing)} prices repeated" if n_copied else "")
     expected = f"at most {COPIED:.0%} of a day's prices are the day before's to the last digit"
     return Finding(failing.is_empty(), told, expected, failing.select("asset_id", "price_usd", "observed_at"))
-
-
-# ---- refined ----
 
 
 def _bars(case: Case) -> Finding:
@@ -230,9 +221,6 @@ def _dominance(case: Case) -> Finding:
     )
     told = f"{len(failing)} of {len(case.rows)} hours broken"
     return Finding(failing.is_empty(), told, "shares within 1, HHI >= 1/n", picked)
-
-
-# ---- which table has which ----
 
 
 def rules_of(contract: type[Contract]) -> list[Check]:

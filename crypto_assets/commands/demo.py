@@ -186,6 +186,7 @@ def _replayed(recording: Recording, home: Path, place: str, *, is_kept: bool) ->
 
 
 def require_place(place: str) -> None:
+    """Raise UsageError for what is no place for a demo's lake."""
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     if place in ("dir", "s3") or (place.startswith("s3://") and bucket and prefix.strip("/")):
         return
@@ -492,6 +493,8 @@ def judge(step: output.Step, report: runs.Report, notes: Sequence[str] = ()) -> 
 
 
 def teller(step: output.Step) -> Callable[[str], object]:
+    """What a run is to tell its steps to, so that they show as what goes on now."""
+
     def tell(name: str) -> None:
         step.now = name
 

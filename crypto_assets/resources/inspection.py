@@ -288,9 +288,6 @@ def _client(lake: Lake) -> Any:
     )
 
 
-# ---- the log ----
-
-
 @dataclass(frozen=True)
 class LogFault:
     """Something wrong in a table's log: the file, and what is wrong with it.
@@ -430,9 +427,6 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-# ---- files that no version names ----
-
-
 def unreferenced(files: Files, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     """Data files that no version in the log names: of writes that broke off, or somebody's.
 
@@ -463,9 +457,6 @@ def _named(entry: str) -> Iterator[str]:
             for action in json.loads(line).values():
                 if isinstance(action, dict) and "path" in action:
                     yield action["path"]
-
-
-# ---- rows against what their commits said ----
 
 
 @dataclass

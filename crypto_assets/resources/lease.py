@@ -200,9 +200,6 @@ def _decoded_or_none(body: bytes, now: datetime) -> Lease | None:
     return lease
 
 
-# ---- places ----
-
-
 class FileSlot:
     """A file of a local or shared directory. Writers take turns by a lock that ends with its process."""
 
