@@ -15,7 +15,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from stacks.nag import accept
+from stacks.nag import accept, skip
 from stacks.stage import LAKE_PREFIX, ZONES, Stage
 from stacks.storage import Storage
 
@@ -94,12 +94,9 @@ class Access(cdk.Stack):
                 ),
             ],
         )
-        accept(
-            boundary,
-            "A boundary grants nothing: it is the most that policies may grant, and takes away from it.",
-            "AwsSolutions-IAM5[Action::*]",
-            "AwsSolutions-IAM5[Resource::*]",
-        )
+        why = "A boundary grants nothing: it is the most that policies may grant, and takes away from it."
+        accept(boundary, why, "AwsSolutions-IAM5[Action::*]", "AwsSolutions-IAM5[Resource::*]")
+        skip(boundary, why, "CKV_AWS_107", "CKV_AWS_108", "CKV_AWS_109", "CKV_AWS_110", "CKV_AWS_111")
         return boundary
 
     def _role(self, component: str, purpose: str) -> iam.Role:

@@ -12,7 +12,10 @@ def accept(construct: IConstruct, reason: str, *rules: str) -> None:
         cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions::{rule}", reason=reason))
 
 
-def skip(resource: cdk.CfnResource, reason: str, *checks: str) -> None:
+def skip(construct: IConstruct, reason: str, *checks: str) -> None:
     """Accept checkov's checks for one resource, in its metadata."""
+    resource = construct if isinstance(construct, cdk.CfnResource) else construct.node.default_child
+    if not isinstance(resource, cdk.CfnResource):
+        raise TypeError(f"{construct.node.path} is no single resource")
     known = (resource.get_metadata("checkov") or {}).get("skip", [])
     resource.add_metadata("checkov", {"skip": known + [{"id": check, "comment": reason} for check in checks]})
