@@ -231,11 +231,16 @@ def catalog_check(*, as_json: Json = False, as_csv: Csv = False) -> int:
 
 
 @catalog.command(name="rebuild")
-def catalog_rebuild(*, as_json: Json = False, as_csv: Csv = False) -> int:
+def catalog_rebuild(
+    *,
+    take_over: Annotated[bool, Parameter(negative=(), help="Also entries of another lake than this one.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> int:
     """Delete our tables and views in Glue and make them again from the lake, which is only read."""
     from crypto_assets.commands import catalog as command
 
-    return command.rebuild(output.chosen(as_json=as_json, as_csv=as_csv))
+    return command.rebuild(output.chosen(as_json=as_json, as_csv=as_csv), takes_over=take_over)
 
 
 @catalog.command(name="ddl")

@@ -27,10 +27,10 @@ def sync(form: output.Format, *, is_creating: bool) -> int:
     return _told(catalog.sync_all(lake), form)
 
 
-def rebuild(form: output.Format) -> int:
+def rebuild(form: output.Format, *, takes_over: bool) -> int:
     """Delete and make again; one row a table or view."""
     lake, catalog = _opened()
-    return _told(catalog.rebuild(lake), form)
+    return _told(catalog.rebuild(lake, takes_over=takes_over), form)
 
 
 def check(form: output.Format) -> int:
@@ -105,6 +105,6 @@ def _told(entries: Iterable[Entry], form: output.Format) -> int:
             f"{len(elsewhere)} tables are registered at another address, which may be another lake's",
             where=", ".join(elsewhere[:5]),
             safe="they were left alone",
-            hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or let crypto-assets catalog rebuild take them over",
+            hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or crypto-assets catalog rebuild --take-over",
         )
     return 0

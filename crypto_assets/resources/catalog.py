@@ -95,8 +95,11 @@ class Drift:
         """What mends it."""
         if not self.is_ours:
             return f"move {self.database}.{self.table.partition('.')[2]} to a database of its own"
-        by = "rebuild" if self.what in {"location", "stray"} else "sync"
-        return f"crypto-assets catalog {by} mends {self.table if by == 'rebuild' else 'what is missing or changed'}"
+        if self.what == "location":
+            return f"crypto-assets catalog rebuild --take-over mends {self.table}, where no other lake owns it"
+        if self.what == "stray":
+            return f"crypto-assets catalog rebuild mends {self.table}"
+        return "crypto-assets catalog sync mends what is missing or changed"
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class Catalog:
                 f"{entry.database} has it at another address, which may be another lake's",
                 where=name,
                 safe=_SAFE,
-                hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or let crypto-assets catalog rebuild take it over",
+                hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or crypto-assets catalog rebuild --take-over",
             )
         views = [view for view in VIEWS if name in reads(view) and self._is_readable(view)]
         return [entry, *(self._put(view, view_input(view, self.prefix)) for view in views)]
@@ -202,18 +205,33 @@ class Catalog:
         if broken:
             raise broken[0]
 
-    def rebuild(self, lake: Lake) -> Iterator[Entry]:
+    def rebuild(self, lake: Lake, *, takes_over: bool = False) -> Iterator[Entry]:
         """Delete what is ours in Glue and make it again. Grants on single tables go with them, those on databases stay.
 
-        The lake is read before anything is deleted: one that cannot be read keeps its catalog.
+        The lake is read before anything is deleted: one that cannot be read keeps its catalog. Raises as ``sync_all``,
+        and NeedsYouError where entries are of another lake and are not to be taken over.
         """
         self.forget()
         wanted = self._wanted(lake)
-        for zone in Zone:
-            database = self.database(zone)
-            for name, held in self._held(database).items():
-                if f"{zone}.{name}" in wanted or _MARK in held.get("Parameters", {}):
-                    self._drop(database, name)
+        ours = [
+            (self.database(zone), name, held)
+            for zone in Zone
+            for name, held in self._held(self.database(zone)).items()
+            if f"{zone}.{name}" in wanted or _MARK in held.get("Parameters", {})
+        ]
+        root = f"{location(lake.root)}/"
+        foreign = [
+            f"{database}.{name}" for database, name, held in ours if not f"{_address(held) or root}/".startswith(root)
+        ]
+        if foreign and not takes_over:
+            raise NeedsYouError(
+                f"{len(foreign)} entries are of another lake than {lake.root}",
+                where=", ".join(foreign[:5]),
+                safe="nothing was deleted",
+                hint="correct CRYPTO_ASSETS_LAKE_URI or CRYPTO_ASSETS_CATALOG_PREFIX, or say --take-over",
+            )
+        for database, name, _ in ours:
+            self._drop(database, name)
         self.forget()
         for name, table in wanted.items():
             yield self._put(name, table)

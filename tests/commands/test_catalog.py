@@ -125,7 +125,7 @@ def test_drift_is_rows_an_error_and_the_way_to_mend_it(say: Callable[..., Said],
 
 
 def test_another_lakes_tables_are_left_alone_until_a_rebuild(
-    say: Callable[..., Said], lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    say: Callable[..., Said], lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str
 ) -> None:
     say("sync", "--create")
     (tmp_path / "lake").rename(tmp_path / "moved")
@@ -136,9 +136,16 @@ def test_another_lakes_tables_are_left_alone_until_a_rebuild(
     assert refused.err == (
         "error: 1 tables are registered at another address, which may be another lake's — trusted.fx_rates; "
         "they were left alone\n"
-        "hint: set another CRYPTO_ASSETS_CATALOG_PREFIX, or let crypto-assets catalog rebuild take them over\n"
+        "hint: set another CRYPTO_ASSETS_CATALOG_PREFIX, or crypto-assets catalog rebuild --take-over\n"
     )
-    assert {row["done"] for row in say("rebuild").rows} == {"registered"}
+    kept = say("rebuild")
+    assert (kept.code, kept.rows) == (4, [])
+    moved = tmp_path / "moved"
+    assert kept.err.splitlines() == [
+        f"error: 1 entries are of another lake than {moved} — {prefix}trusted.fx_rates; nothing was deleted",
+        "hint: correct CRYPTO_ASSETS_LAKE_URI or CRYPTO_ASSETS_CATALOG_PREFIX, or say --take-over",
+    ]
+    assert {row["done"] for row in say("rebuild", "--take-over").rows} == {"registered"}
     assert say("check") == Said(0, "", EQUAL)
     assert lake.root != str(tmp_path / "moved")
 

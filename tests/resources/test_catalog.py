@@ -484,7 +484,7 @@ def test_what_the_lake_does_not_hold_is_a_stray_and_only_ours_is_removed(
 ) -> None:
     lake.replace(FxRates, rates, DAY)
     glue.create_table(DatabaseName=f"{prefix}refined", TableInput={"Name": "bobs"})
-    glue.create_table(DatabaseName=f"{prefix}refined", TableInput=table_input(DimAsset, "file:///gone"))
+    glue.create_table(DatabaseName=f"{prefix}refined", TableInput=table_input(DimAsset, location(lake.uri(DimAsset))))
     found = {drift.table: drift for drift in catalog.check(lake)}
     assert {name: (drift.what, drift.is_ours) for name, drift in found.items()} == {
         "refined.bobs": ("stray", False),
@@ -556,9 +556,12 @@ def test_another_lakes_table_is_not_taken_over(
     assert [e.done for e in catalog.sync_all(other)] == ["elsewhere", "equal"]
     assert entry(glue, f"{prefix}trusted", "fx_rates") == held
     assert {(d.what, d.remedy) for d in catalog.check(other)} == {
-        ("location", "crypto-assets catalog rebuild mends trusted.fx_rates")
+        ("location", "crypto-assets catalog rebuild --take-over mends trusted.fx_rates, where no other lake owns it")
     }
-    list(catalog.rebuild(other))
+    with pytest.raises(NeedsYouError, match=r"1 entries are of another lake .*; nothing was deleted"):
+        list(catalog.rebuild(other))
+    assert entry(glue, f"{prefix}trusted", "fx_rates") == held
+    list(catalog.rebuild(other, takes_over=True))
     assert catalog.check(other) == []
 
 
