@@ -1,8 +1,8 @@
 """The raw zone of streams: one row per trade, price or event of a websocket, appended in small batches.
 
-A collector numbers the blocks of messages that it has on disk; ``pull_id`` names the block and ``page`` the place in it,
-so that each delivery of a trade is one row for good. A venue that sends a trade twice delivers it twice: the trusted
-table makes one of them.
+A collector numbers the blocks of messages that it has on disk; ``pull_id`` names the block and ``page`` the place in
+it, so that each delivery of a trade is one row for good. A venue that sends a trade twice delivers it twice: the
+trusted table makes one of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RawTrades(Delivered):
 
 class RawStreamPrices(Delivered):
     """Prices that are no trades, as websockets delivered them: changed rates of assets, and price updates of markets
-    without an amount. Where a disk stands still they may be left out, counted in raw.stream_events; trades never are."""
+    without an amount. Where a disk stands still some may be left out, counted in raw.stream_events; trades never."""
 
     table = _stream_table("stream_prices", "quoted_at", "symbol")
 
