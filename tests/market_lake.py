@@ -1,4 +1,4 @@
-"""A lake of the simulated market with every provider in it and some trouble: what the cookbook's questions are asked of.
+"""A lake of the simulated market with every provider in it and some trouble: what the cookbook is asked of.
 
 Three days around 2026-11-13. Of the trouble: a spoiled record (quarantine), a refusal and an outage (source health),
 minutes that a venue does not serve (gaps), an archive file that was restated (revisions). The same on every machine.
@@ -47,10 +47,10 @@ def _at(day: int, hour: int, minute: int = 0) -> datetime:
     return datetime(2026, 11, day, hour, minute, tzinfo=UTC)
 
 
-def market_lake(home: Path) -> Lake:
-    """Fill a lake below the directory, raw to quality, by the product's own definitions."""
+def market_lake(home: Path, lake: Lake | None = None) -> Lake:
+    """Fill a lake, one below the directory by default, raw to quality, by the product's own definitions."""
     clock = FixedClock(NOW)
-    lake = Lake(str(home / "lake"), clock=clock)
+    lake = lake or Lake(str(home / "lake"), clock=clock)
     with serve(Market(SEED)) as sandbox, ExitStack() as stack:
         settings = Settings(
             lake_uri=lake.root,

@@ -60,6 +60,8 @@ class Read:
         n_bytes_files: whole size of the files that are left: what a reader of whole files would fetch.
         n_bytes_table: whole size of all live files.
         files: addresses of the files that are left.
+        conditions: what had to hold of a row for its file to be read, in Athena's SQL; ``?`` is what the scan cannot
+            know.
     """
 
     table: str
@@ -70,6 +72,7 @@ class Read:
     n_bytes_files: int
     n_bytes_table: int
     files: tuple[str, ...] = field(repr=False)
+    conditions: tuple[str, ...] = field(repr=False)
 
 
 class Pruning:
@@ -179,6 +182,7 @@ class Pruning:
             n_bytes_files=sum(file.size for file in left),
             n_bytes_table=sum(file.size for file in found.files),
             files=tuple(addresses),
+            conditions=tuple(predicate.sql("athena") for predicate in scan.predicates),
         )
 
     def _learn(self, addresses: Sequence[str], types: Mapping[str, str]) -> None:

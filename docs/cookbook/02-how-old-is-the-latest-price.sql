@@ -4,6 +4,6 @@
 select asset_id, price_usd, observed_at,
        date_diff('second', observed_at, max(observed_at) over ()) as behind_s,
        date_diff('second', observed_at, available_at) as took_s
-from refined.latest_assets
+from crypto_refined.latest_assets
 order by behind_s desc, asset_id
 limit 50

@@ -2,6 +2,6 @@
 -- For: the second panel of a market page. Replaces: 003-09.
 -- Columns: loser_rank [1], symbol [1], name [1], price_usd [USD], change_pct_24h [%], volume_usd_24h [USD, rolling 24 h]
 select loser_rank, symbol, name, price_usd, change_pct_24h, volume_usd_24h
-from refined.movers
+from crypto_refined.movers
 where date = date '2026-11-13' and loser_rank <= 10
 order by loser_rank

@@ -5,7 +5,7 @@ select date, asset_id, market_cap_usd, share_pct
 from (
     select date, asset_id, market_cap_usd,
            100 * cast(market_cap_usd as double) / sum(cast(market_cap_usd as double)) over (partition by date) as share_pct
-    from refined.asset_daily
+    from crypto_refined.asset_daily
     where date between date '2026-11-11' and date '2026-11-13' and provider = 'coincap'
 ) as shares
 where asset_id in ('bitcoin', 'ethereum', 'tether')

@@ -7,6 +7,6 @@ select date, asset_id, price_usd,
        ln(cast(price_usd as double) / lag(cast(price_usd as double)) over (partition by asset_id order by date))
            as log_return,
        status
-from refined.price_daily
+from crypto_refined.price_daily
 where date between date '2026-11-11' and date '2026-11-13' and asset_id in ('bitcoin', 'ethereum')
 order by asset_id, date

@@ -7,7 +7,7 @@ from (
     select market_id,
            ln(cast(close as double) / lag(cast(close as double)) over (partition by market_id order by opened_at))
                as log_return
-    from refined.ohlcv_1h
+    from crypto_refined.ohlcv_1h
     where year = date '2026-01-01' and market_id in ('binance:BTC/USDT', 'kraken:BTC/USD', 'coinbase:BTC/USD')
 ) as returns
 group by market_id

@@ -8,7 +8,7 @@ select opened_at, close,
        if(nth >= 100, avg(price) over (order by opened_at rows between 99 preceding and current row)) as sma_100
 from (
     select opened_at, close, cast(close as double) as price, row_number() over (order by opened_at) as nth
-    from refined.ohlcv_1m
+    from crypto_refined.ohlcv_1m
     where month = date '2026-11-01' and venue = 'binance' and market_id = 'binance:BTC/USDT'
       and opened_at >= timestamp '2026-11-13 06:00:00 UTC' and opened_at < timestamp '2026-11-13 10:00:00 UTC'
 ) as minutes

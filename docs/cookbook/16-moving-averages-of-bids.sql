@@ -13,7 +13,7 @@ select market_id, observed_at, bid_price,
 from (
     select market_id, observed_at, bid_price, cast(bid_price as double) as bid,
            row_number() over (partition by market_id order by observed_at) as nth
-    from trusted.quotes
+    from crypto_trusted.quotes
     where date between date '2026-11-12' and date '2026-11-13' and bid_price is not null
 ) as bids
 order by market_id, observed_at

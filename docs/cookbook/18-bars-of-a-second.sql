@@ -5,7 +5,7 @@ select date_trunc('second', traded_at) as second_at, avg(cast(price as double)) 
        sum(cast(price as double) * cast(quantity as double)) / sum(cast(quantity as double)) as vwap,
        sum(quantity) as volume_base, sum(n_trades) as n_trades,
        max(date_diff('second', traded_at, ingested_at)) as delay_s
-from trusted.trades
+from crypto_trusted.trades
 where date = date '2026-11-13' and market_id = 'binance:BTC/USDT'
 group by date_trunc('second', traded_at)
 order by second_at

@@ -4,8 +4,8 @@
 select b.date, b.venue, sum(b.volume_base) as volume_base,
        100 * cast(sum(b.volume_base) as double) / sum(cast(sum(b.volume_base) as double)) over (partition by b.date)
            as share_pct
-from refined.ohlcv_1d as b
-join refined.dim_market as m on m.market_id = b.market_id
+from crypto_refined.ohlcv_1d as b
+join crypto_refined.dim_market as m on m.market_id = b.market_id
 where b.year = date '2026-01-01' and m.base_asset_id = 'bitcoin' and b.volume_base > 0
 group by b.date, b.venue
 order by b.date, volume_base desc, b.venue

@@ -3,7 +3,7 @@
 -- Columns: opened_at [UTC minute], n_venues [1], lowest [USD], highest [USD], apart_bps [bps of the lowest]
 select opened_at, count(*) as n_venues, min(close) as lowest, max(close) as highest,
        10000 * (cast(max(close) as double) / cast(min(close) as double) - 1) as apart_bps
-from refined.ohlcv_1m
+from crypto_refined.ohlcv_1m
 where month = date '2026-11-01' and market_id in ('kraken:BTC/USD', 'coinbase:BTC/USD')
   and opened_at >= timestamp '2026-11-13 00:00:00 UTC' and opened_at < timestamp '2026-11-14 00:00:00 UTC'
 group by opened_at

@@ -5,7 +5,7 @@ select date, exchange_id, rank, volume_share_pct, volume_usd_24h, rank_change
 from (
     select date, exchange_id, rank, volume_share_pct, volume_usd_24h,
            rank - lag(rank) over (partition by exchange_id order by date) as rank_change
-    from refined.exchange_daily
+    from crypto_refined.exchange_daily
     where date between date '2026-11-11' and date '2026-11-13'
 ) as days
 where rank <= 10

@@ -5,7 +5,7 @@ select market_id, price_usd, volume_usd_24h, exchange_share_pct, n_trades_24h
 from (
     select market_id, price_usd, volume_usd_24h, exchange_share_pct, n_trades_24h,
            rank() over (order by observed_at desc) as newest
-    from trusted.market_snapshots
+    from crypto_trusted.market_snapshots
     where date = date '2026-11-12' and exchange_id = 'binance'
 ) as snapshots
 where newest = 1

@@ -3,7 +3,7 @@
 -- Columns: currency_id [1], symbol [1], currency_kind [1], rate_usd [USD for one unit], observed_at [UTC]
 select currency_id, max_by(symbol, observed_at) as symbol, max_by(currency_kind, observed_at) as currency_kind,
        max_by(rate_usd, observed_at) as rate_usd, max(observed_at) as observed_at
-from trusted.fx_rates
+from crypto_trusted.fx_rates
 where date = date '2026-11-12'
 group by currency_id
 order by currency_id

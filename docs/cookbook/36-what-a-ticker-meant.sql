@@ -2,7 +2,7 @@
 -- For: whoever joins data of several venues, and reruns a study. Replaces: 002-10.
 -- Columns: source [1], source_id [1], asset_id [1], method [1], confidence [1]
 select source, source_id, asset_id, method, confidence
-from refined.symbol_map
+from crypto_refined.symbol_map
 where source_symbol = 'BTC'
   and valid_from <= timestamp '2026-11-13 10:00:00 UTC'
   and (valid_to is null or valid_to > timestamp '2026-11-13 10:00:00 UTC')

@@ -169,7 +169,7 @@ def _local(sql: str) -> str:
     return sqlglot.transpile(sql, read="athena", write="duckdb")[0].replace("AS TIMESTAMP)", "AS TIMESTAMPTZ)")
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(_predicates())
 @example("not (whole > 1000)")
 @example("share <> 0.1")
@@ -251,7 +251,7 @@ def _statements(draw: st.DrawFn) -> str:
     return f"select {both} from {left} as x {join} where {where}"
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(_statements())
 @example("select x.day, x.whole from lake.a as x left join lake.b as y on x.day = y.day where y.whole is null")
 @example(
