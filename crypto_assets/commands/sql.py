@@ -16,11 +16,9 @@ from crypto_assets.commands import run as runs
 from crypto_assets.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from crypto_assets.resources.athena import AthenaEngine
     from crypto_assets.resources.lake import Lake
-    from crypto_assets.resources.query import QueryEngine
+    from crypto_assets.resources.query import Engine, QueryEngine
     from crypto_assets.resources.settings import Settings
 
 EngineName = Literal["duckdb", "athena"]
@@ -62,35 +60,27 @@ def athena(settings: Settings) -> AthenaEngine:
 def sql(statement: str, form: output.Format, chosen: EngineName | None = None) -> int:
     """Answer one statement by the engine that is set, or by this one; ``-`` reads it from stdin."""
     from crypto_assets.resources.settings import Settings
+    from crypto_assets.tables.quality import CheckResults
 
     text = sys.stdin.read() if statement == "-" else statement
     settings = Settings()
-    found = _remotely(text, settings) if (chosen or settings.query_engine) == "athena" else _here(text, settings)
-    output.rows(found.iter_rows(named=True), form, columns=found.columns)
-    return 0
-
-
-def _here(text: str, settings: Settings) -> pl.DataFrame:
-    from crypto_assets.tables.quality import CheckResults
-
+    is_athena = (chosen or settings.query_engine) == "athena"
     lake = runs.lake_of(settings)
-    with engine(lake, settings.catalog_prefix) as asked:
+    answering: Engine = athena(settings) if is_athena else engine(lake, settings.catalog_prefix)
+    with closing(answering):
         try:
-            return asked.query(text)
+            found = answering.query(text)
         except TransientError:
-            # The store's own reason, where it has one: a bucket that is not there needs a person.
-            lake.state(CheckResults)
+            if not is_athena:
+                # The store's own reason, where it has one: a bucket that is not there needs a person.
+                lake.state(CheckResults)
             raise
-
-
-def _remotely(text: str, settings: Settings) -> pl.DataFrame:
-    with closing(athena(settings)) as asked:
-        try:
-            return asked.query(text)
         finally:
             # Also of a query that failed or was stopped: what it read is paid for.
-            if bill := asked.bill():
+            if bill := answering.bill():
                 output.note(bill)
+    output.rows(found.iter_rows(named=True), form, columns=found.columns)
+    return 0
 
 
 def show(table: str, limit: int, form: output.Format, chosen: EngineName | None = None, *, has_columns: bool) -> int:

@@ -174,7 +174,7 @@ def _require_words(tokens: Sequence[Token], tree: exp.Expr) -> None:
     named = {alias.name.lower() for alias in tree.find_all(exp.TableAlias)}
     for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False):
         is_call = after.token_type.name == "L_PAREN" and token.token_type.name in _CALLED
-        is_part = before is not None and before.text.lower() in {".", "tablesample", "within"}
+        is_part = before is not None and before.text.lower() in {"tablesample", "within"}
         name = token.text.lower()
         if is_call and not is_part and name not in FUNCTIONS and name not in named:
             raise unknown_function(name)

@@ -6,6 +6,7 @@ import _thread
 import datetime as dt
 import json
 import re
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -33,6 +34,7 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import BY_NAME
 from crypto_assets.tables.window import Window
+from tests.resources.test_query import ATTACKS
 
 REGION = "eu-west-1"
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
@@ -250,6 +252,16 @@ def test_what_the_local_engine_refuses_is_not_sent(
     assert engine.last is None
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.fault(row=101, fault="SQL that reaches beyond the tables", promise="refused; nothing is read or written")
+def test_whatever_is_not_one_select_over_our_tables_is_not_sent(
+    aws: Scripted, engine: AthenaEngine, attack: str
+) -> None:
+    with pytest.raises(UsageError):
+        engine.query(attack.format(secret="/etc/passwd", out="/tmp/out"))  # noqa: S108
+    assert aws.calls == []
+
+
 # what comes back
 
 
@@ -378,6 +390,20 @@ def test_too_long_an_answer_is_an_error_and_never_cut(aws: Scripted) -> None:
     aws.says(GetQueryResults=page({"n": "bigint"}, [["1"], ["2"], ["3"]]))
     with AthenaEngine(TABLES, max_rows=2, poll_s=0.01) as engine, pytest.raises(UsageError, match="more than 2 rows"):
         engine.query("select n_trades as n from asset_daily")
+
+
+def test_threads_may_share_an_engine(aws: Scripted, engine: AthenaEngine) -> None:
+    answers: list[tuple[object, bool]] = []
+
+    def ask() -> None:
+        answers.append((engine.query("select 1 as one").item(), engine.last is not None))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [(1, True)] * 4
 
 
 # what it costs
