@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 HERE = Path(__file__).parent
 CDK = HERE / "node_modules" / ".bin" / "cdk"
-STACKS = ("storage", "catalog", "stream", "access", "watch", "compute", "governance")
+STACKS = ("storage", "catalog", "stream", "access", "watch", "image", "compute", "governance")
 _KEEPS_DATA = ("prod",)
 
 
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--account", help="refuse any other; prod asks for it")
     parser.add_argument("--without", action="append", default=[], choices=STACKS, help="leave a stack out")
     parser.add_argument("--yes", action="store_true", help="do not ask before changes of permissions, or deletion")
+    parser.add_argument("--app", help="templates that were synthesized before, in place of a synth")
     parser.add_argument("-c", dest="context", action="append", default=[], help="key=value, as cdk takes it")
     told = parser.parse_args(argv)
     try:
@@ -60,6 +61,9 @@ def look(stage: str, account: str | None) -> Place:
     Raises:
         Refused: there is no region, there are no credentials or they have ended, or it is not the account.
     """
+    # boto3 alone, of all SDKs, does not read AWS_REGION.
+    if region := os.environ.get("AWS_REGION"):
+        os.environ["AWS_DEFAULT_REGION"] = region
     session = boto3.session.Session()
     region = session.region_name
     if not region:
@@ -85,7 +89,7 @@ def deploy(told: argparse.Namespace, place: Place) -> int:
     print(f"{told.what} {told.stage}: account {place.account}, {place.region}, as {place.caller}", flush=True)
     if told.what == "deploy" and not _is_bootstrapped():
         print("the account has no CDK toolkit stack in this region: making it", flush=True)
-        if code := _cdk(place, "bootstrap", f"aws://{place.account}/{place.region}"):
+        if code := _cdk(place, "bootstrap", f"aws://{place.account}/{place.region}", *_context(told)):
             return code
     approval = ["--require-approval", "never"] if told.yes and told.what == "deploy" else []
     fail = ["--fail"] if told.what == "diff" else []
@@ -128,7 +132,8 @@ def _names(told: argparse.Namespace) -> list[str]:
 
 def _context(told: argparse.Namespace) -> list[str]:
     pairs: list[Any] = [("-c", pair) for pair in (f"stage={told.stage}", *told.context)]
-    return [part for pair in pairs for part in pair]
+    app = ["--app", told.app] if told.app else []
+    return [*app, *(part for pair in pairs for part in pair)]
 
 
 def _is_bootstrapped() -> bool:
