@@ -100,8 +100,8 @@ class Network(Construct):
             "Vpc",
             vpc_name=self._stage.named("vpc"),
             ip_addresses=ec2.IpAddresses.cidr("10.40.0.0/16"),
-            # Named, so that a template can be made without asking AWS.
-            availability_zones=[f"{self._stage.region}{zone}" for zone in "ab"],
+            # The region's first two, whatever they are: a template is made without asking AWS.
+            availability_zones=[cdk.Fn.select(i, cdk.Fn.get_azs()) for i in (0, 1)],
             # One for both zones: providers that cannot be reached while a zone is down are asked again later.
             nat_gateways=0 if self.is_public else 1,
             subnet_configuration=[public] if self.is_public else [public, private],
