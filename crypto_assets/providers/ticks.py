@@ -8,12 +8,13 @@ is broken they are read singly, to find it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import msgspec
 import polars as pl
 
 from crypto_assets.providers.feed import Decoded, Messages
+from crypto_assets.tables.conform import Records
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.stream import RawStreamPrices, RawTrades
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
@@ -121,3 +122,57 @@ def _repeats(rows: pl.DataFrame, equal: list[str]) -> pl.Expr:
 def decoded(trades: pl.DataFrame | None, prices: pl.DataFrame | None, bad: Mapping[int, str]) -> Decoded:
     """Both tables' rows; None stands for none."""
     return Decoded(_NO_TRADES if trades is None else trades, _NO_PRICES if prices is None else prices, bad)
+
+
+# Whose times are finer than a millisecond, as the same provider's REST interface has them.
+_FINE = ("coinbase_stream",)
+
+
+def parse_trades(raw: pl.DataFrame) -> Records:
+    """Records for ``trusted.trades`` from rows of ``raw.trades``.
+
+    A trade without an id is named by what it says and by how many equal ones stood before it in its message: sent
+    again, it is the same trade; two equal ones in one message are two.
+    """
+    named = pl.format("{}-{}-{}-{}", "traded_us", "price", "quantity", "repeat")
+    frame = raw.select(
+        "pull_id",
+        "page",
+        "ingested_at",
+        "provider",
+        "price",
+        "quantity",
+        "taker_side",
+        row=pl.int_range(pl.len()),
+        position=pl.lit(0, pl.Int32),
+        answered_at=pl.col("traded_at"),
+        venue=pl.col("subject").str.split(":").list.first(),
+        market_id="subject",
+        trade_id=pl.coalesce("trade_id", named),
+        # Of a time that cannot be, nothing: the record is refused.
+        traded_at=pl.when(pl.col("traded_at") == _moment("traded_us")).then("traded_at"),
+        traded_us=pl.when(pl.col("provider").is_in(_FINE)).then("traded_us"),
+        n_trades=pl.col("n_trades").fill_null(1),
+    )
+    return Records(frame, _Sent(raw))
+
+
+class _Sent(Sequence[bytes]):
+    """What was sent of each trade, as JSON."""
+
+    _SHOWN = ("symbol", "trade_id", "price", "quantity", "traded_us", "taker_side", "conditions")
+
+    def __init__(self, raw: pl.DataFrame) -> None:
+        self._raw = raw.select(self._SHOWN)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, row: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        return msgspec.json.encode(self._raw.row(row, named=True))
