@@ -1,7 +1,7 @@
 """SQL answered by Amazon Athena, with the meaning, the types and the errors of the local engine.
 
-What belongs here: naming our tables as Glue does, sending a statement, waiting for it or stopping it, and saying what it
-cost and what went wrong in one line. What does not: judging a statement (``query.py``), Athena's words
+What belongs here: naming our tables as Glue does, sending a statement, waiting for it or stopping it, and saying what
+it cost and what went wrong in one line. What does not: judging a statement (``query.py``), Athena's words
 (``dialect.py``), its types (``athena_answers.py``), registering tables (``catalog.py``).
 
 A statement is sent as it was written, but for the names of tables: ``refined.x``, ``x`` and ``crypto_refined.x`` become
@@ -44,7 +44,7 @@ import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError, UsageError
 from crypto_assets.resources.athena_answers import Column, as_text, heading, nested_in, typed, without_decimals
-from crypto_assets.resources.aws import ATTEMPTS, explained, message_of
+from crypto_assets.resources.aws import client_config, code_of, explained, message_of
 from crypto_assets.resources.dialect import FUNCTIONS, Parameter, bound, literal
 from crypto_assets.resources.query import (
     DATABASE_PREFIX,
@@ -72,7 +72,6 @@ _MAX_PARAMETER: Final = 1024  # signs, Athena's own limit
 _MAX_CSV_BYTES: Final = 2**30  # what an answer may hold in memory, as text
 _STOP_S: Final = 20.0  # Athena stops a query within seconds
 _ANSWER_S: Final = 60  # one request of the API
-_CONNECT_S: Final = 10
 _SAFE: Final = "no table was changed"
 _CANCELLED: Final = "CANCELLED"
 _TERMINAL: Final = frozenset({"SUCCEEDED", "FAILED", _CANCELLED})
@@ -240,8 +239,6 @@ class AthenaEngine:
         told = f"at most {limit / _MB:,.0f} MB a query" if limit else "no limit of bytes a query"
         return f"workgroup {self._workgroup}, results in {output or 'Athena'}, {told}"
 
-    # ---- statements ----
-
     def _name(self, name: str) -> str:
         return f"{self._prefix}{name}"
 
@@ -269,8 +266,6 @@ class AthenaEngine:
                 column.replace(exp.alias_(value, name, quoted=True))
         return tree.sql("trino")
 
-    # ---- Athena ----
-
     @cached_property
     def _connection(self) -> Connection[Cursor]:
         try:
@@ -283,21 +278,24 @@ class AthenaEngine:
 
         # It logs a trace of every error that it raises; ours say it in a line.
         logging.getLogger("pyathena").setLevel(logging.CRITICAL)
-        return connect(
-            region_name=self._region,
-            s3_staging_dir=self._output or "",
-            work_group=self._workgroup,
-            schema_name=None,
-            poll_interval=self._poll_s,
-            converter=as_text(),
-            # botocore alone tries again: it keeps the request's token, so that a lost answer starts no second query.
-            retry_config=RetryConfig(attempt=1),
-            config=_config(),
-        )
+        try:
+            return connect(
+                region_name=self._region,
+                s3_staging_dir=self._output or "",
+                work_group=self._workgroup,
+                schema_name=None,
+                poll_interval=self._poll_s,
+                converter=as_text(),
+                # botocore alone tries again: it keeps the request's token, and a lost answer starts no second query.
+                retry_config=RetryConfig(attempt=1),
+                config=client_config(_ANSWER_S),
+            )
+        except ValueError as error:
+            raise explained(error, "Athena", where="athena", safe=_SAFE, region=self._region) from None
 
     @cached_property
     def _glue(self) -> Any:
-        return self._connection.session.client("glue", region_name=self._region, config=_config())
+        return self._connection.session.client("glue", region_name=self._region, config=client_config(_ANSWER_S))
 
     def _run(self, statement: str, literals: Sequence[str], tables: Sequence[str]) -> Cursor:
         """A cursor on the statement's answer."""
@@ -370,8 +368,6 @@ class AthenaEngine:
                 data = body.read()
         return pl.read_csv(io.BytesIO(data), infer_schema=False, new_columns=list(names))
 
-    # ---- Glue ----
-
     def _registered(self) -> Iterator[str]:
         """The names of our tables and views that Glue knows."""
         with self._border("Glue"):
@@ -400,8 +396,6 @@ class AthenaEngine:
         ]
         return pl.DataFrame({"column": list(held), "type": types}, schema={"column": pl.String, "type": pl.String})
 
-    # ---- errors ----
-
     @contextmanager
     def _border(self, service: str = "Athena", *, bucket: str = "") -> Iterator[None]:
         """What boto3 and pyathena raise leaves as ours."""
@@ -414,7 +408,7 @@ class AthenaEngine:
             raise self._explained(cause, "S3" if bucket else service, bucket) from None
 
     def _explained(self, error: BaseException, service: str, bucket: str) -> CryptoAssetsError:
-        code, message = getattr(error, "response", {}).get("Error", {}).get("Code", ""), message_of(error)
+        code, message = code_of(error), message_of(error)
         if service == "S3":
             if code in {"404", "NoSuchBucket"}:
                 return self._no_bucket(bucket)
@@ -465,16 +459,6 @@ def _pyathena_error() -> type[Exception]:
     return Error
 
 
-def _config() -> Any:
-    from botocore.config import Config
-
-    return Config(
-        connect_timeout=_CONNECT_S,
-        read_timeout=_ANSWER_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-    )
-
-
 def _state(client: Any, query_id: str) -> str:
     status = client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]["Status"]
     return str(status["State"])
@@ -488,9 +472,6 @@ def _bill(execution: AthenaQueryExecution) -> Bill:
         milliseconds=execution.total_execution_time_in_millis or 0,
         is_reused=bool(execution.reused_previous_result),
     )
-
-
-# ---- failed queries ----
 
 
 def _failure(execution: AthenaQueryExecution, columns: Sequence[str], tables: Sequence[str]) -> CryptoAssetsError:

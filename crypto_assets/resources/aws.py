@@ -14,9 +14,13 @@ from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientErro
 ATTEMPTS: Final = 6
 """Requests made before we give up; botocore waits for a random time below 1, 2, 4, 8, 16 s between them."""
 
-_NO_KEYS: Final = ("there are no AWS credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give a role")
-_EXPIRED: Final = ("the AWS credentials have expired", "renew them, or log in again")
-_REFUSED: Final = ("AWS refuses our key", "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the clock")
+_NO_KEYS: Final = (
+    "there are no credentials to be had",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
+)
+_EXPIRED: Final = ("the credentials have expired", "renew them, or log in again")
+_UNKNOWN_KEY: Final = ("{service} does not know the access key", "check AWS_ACCESS_KEY_ID")
+_WRONG_SECRET: Final = ("{service} refuses the secret key", "check AWS_SECRET_ACCESS_KEY, and this machine's clock")
 _NEEDS_A_PERSON: Final = {
     "NoCredentialsError": _NO_KEYS,
     "PartialCredentialsError": _NO_KEYS,
@@ -27,16 +31,19 @@ _NEEDS_A_PERSON: Final = {
     "ExpiredTokenException": _EXPIRED,
     "TokenRetrievalError": _EXPIRED,
     "UnauthorizedSSOTokenError": _EXPIRED,
-    "UnrecognizedClientException": _REFUSED,
-    "InvalidClientTokenId": _REFUSED,
-    "InvalidAccessKeyId": _REFUSED,
-    "InvalidSignatureException": _REFUSED,
-    "SignatureDoesNotMatch": _REFUSED,
-    "IncompleteSignature": _REFUSED,
-    "NoRegionError": ("no AWS region is set", "set AWS_REGION to the bucket's"),
-    "InvalidRegionError": ("AWS_REGION is no name of a region", "set AWS_REGION to the bucket's"),
+    "UnrecognizedClientException": _UNKNOWN_KEY,
+    "InvalidClientTokenId": _UNKNOWN_KEY,
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "InvalidSignatureException": _WRONG_SECRET,
+    "SignatureDoesNotMatch": _WRONG_SECRET,
+    "IncompleteSignature": _WRONG_SECRET,
+    "NoRegionError": ("no region is set", "set AWS_REGION to the bucket's"),
+    "InvalidRegionError": ("AWS_REGION is not the name of a region", "set AWS_REGION to the bucket's"),
+    # What boto3 says to an endpoint that is no address, when a client is made.
+    "ValueError": ("the endpoint is not an address", "mend AWS_ENDPOINT_URL"),
 }
-_THROTTLED: Final = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "SlowDown", "PriorRequestNotComplete")
+_THROTTLED: Final = ("Throttl", "TooManyRequests", "LimitExceeded", "SlowDown", "PriorRequestNotComplete")
+_CONNECT_S: Final = 10
 _ACTION: Final = re.compile(r"perform: ([a-z0-9-]+:\w+)")
 
 
@@ -63,28 +70,37 @@ def explained(error: BaseException, service: str, *, where: str, safe: str, regi
     code, message = code_of(error), message_of(error)
     if code in _NEEDS_A_PERSON:
         what, hint = _NEEDS_A_PERSON[code]
-        return NeedsYouError(what, where=where, safe=safe, hint=hint)
+        return NeedsYouError(what.format(service=service), where=where, safe=safe, hint=hint)
     if "Lake Formation" in message:
-        hint = "grant this role SELECT and DESCRIBE on the table in Lake Formation"
+        hint = "grant this role what it needs on the database and its tables in Lake Formation"
         return NeedsYouError("Lake Formation denies it", where=where, safe=safe, hint=hint)
     if code.startswith("AccessDenied") or code in {"403", "Forbidden"}:
         action = _ACTION.search(message)
         what = f"the role may not {action[1]}" if action else f"{service} denies access"
-        return NeedsYouError(what, where=where, safe=safe, hint="allow it to the role, or take another role")
+        return NeedsYouError(what, where=where, safe=safe, hint=f"check the role's permissions on {service}")
     if any(sign in code for sign in _THROTTLED):
-        what = f"{service} throttles us ({code}, after {ATTEMPTS} attempts)"
+        what = f"{service} throttles us ({code}, {ATTEMPTS} attempts)"
         return TransientError(what, where=where, safe=safe, hint="run the same again in a minute")
-    if code == "EndpointConnectionError":
+    if not hasattr(error, "response"):
         return _unreachable(service, where=where, safe=safe, region=region)
-    what = f"{service} failed with {code}" if message else f"{service} did not answer ({code})"
+    what = f"{service} failed with {code}"
     return TransientError(what, where=where, safe=safe, hint="run the same again in a moment")
+
+
+def client_config(read_s: float) -> Any:
+    """botocore's settings of a client whose requests are answered within so many seconds."""
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    return Config(connect_timeout=_CONNECT_S, read_timeout=read_s, retries=retries)
 
 
 def _unreachable(service: str, *, where: str, safe: str, region: str | None) -> CryptoAssetsError:
     import boto3
 
-    if region not in boto3.session.Session().get_available_regions(service.lower()):
+    hint = "check AWS_REGION, AWS_ENDPOINT_URL and the network, then run the same again"
+    if region and region not in boto3.session.Session().get_available_regions(service.lower()):
         what = f"{region} is no region of {service} that is known here"
-        return NeedsYouError(what, where=where, safe=safe, hint="check AWS_REGION: it is the bucket's, e.g. eu-west-1")
-    what = f"{service} in {region} cannot be reached"
-    return TransientError(what, where=where, safe=safe, hint="check the network and AWS_ENDPOINT_URL, then try again")
+        return NeedsYouError(what, where=where, safe=safe, hint="set AWS_REGION to the bucket's, e.g. eu-west-1")
+    what = f"{service} in {region or 'its region'} cannot be reached"
+    return TransientError(what, where=where, safe=safe, hint=hint)

@@ -18,7 +18,6 @@ import base64
 import json
 import os
 import random
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
+from crypto_assets.resources.aws import client_config, code_of, explained
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.settings import storage_options
 from crypto_assets.tables import ALL_TABLES, BY_NAME, Contract
@@ -53,8 +53,6 @@ _FACTS: Final = "crypto_assets."
 _MARK: Final = f"{_FACTS}contract"
 # Two writers that meet differ by one request; six turns with jitter outlast a dozen of them.
 _TRIES: Final = 6
-# botocore waits between attempts for a random time below 1, 2, 4, 8, 16 s: Glue's quotas are per second and account.
-_ATTEMPTS: Final = 6
 # Glue answers in tens of milliseconds.
 _REQUEST_S: Final = 10
 _SAFE: Final = "the lake is untouched, and each entry in Glue is a whole one"
@@ -147,7 +145,6 @@ class Catalog:
         if self._given is not None:
             return self._given
         import boto3
-        from botocore.config import Config
 
         if self._region is None:
             raise NeedsYouError("no region is set", where="glue", safe=_SAFE, hint="set AWS_REGION to the bucket's")
@@ -156,11 +153,7 @@ class Catalog:
                 return boto3.session.Session().client(
                     "glue",
                     region_name=self._region,
-                    config=Config(
-                        connect_timeout=_REQUEST_S,
-                        read_timeout=_REQUEST_S,
-                        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                    ),
+                    config=client_config(_REQUEST_S),
                 )
             except ValueError as error:
                 # What boto3 says to an endpoint that is no address.
@@ -617,27 +610,6 @@ def _differing_columns(ours: list[dict[str, str]], theirs: list[dict[str, str]])
 
 # ---- errors ----
 
-_NO_KEYS = (
-    "there are no credentials to be had",
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
-)
-_NEEDS_A_PERSON: Final = {
-    "UnrecognizedClientException": ("Glue does not know the access key", "check AWS_ACCESS_KEY_ID"),
-    "InvalidSignatureException": ("Glue refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
-    "ExpiredTokenException": ("the credentials have expired", "renew them"),
-    "ResourceNumberLimitExceededException": ("the account holds as many tables as it may", "raise the quota of Glue"),
-    "NoCredentialsError": _NO_KEYS,
-    "PartialCredentialsError": _NO_KEYS,
-    "CredentialRetrievalError": _NO_KEYS,
-    "ProfileNotFound": _NO_KEYS,
-    "TokenRetrievalError": ("the credentials have expired", "log in again"),
-    "UnauthorizedSSOTokenError": ("the credentials have expired", "log in again"),
-    "InvalidRegionError": ("AWS_REGION is not the name of a region", "set AWS_REGION to the bucket's"),
-    "ValueError": ("the endpoint is not an address", "mend AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_GLUE"),
-}
-_THROTTLED: Final = ("Throttling", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "SlowDown")
-_ACTION: Final = re.compile(r"perform: (glue:\w+)")
-
 
 @contextmanager
 def _border(where: str, region: str | None) -> Iterator[None]:
@@ -651,27 +623,10 @@ def _border(where: str, region: str | None) -> Iterator[None]:
 
 
 def _typed(error: Exception, where: str, region: str | None) -> CryptoAssetsError:
-    told = getattr(error, "response", {}).get("Error", {})
-    code, message = str(told.get("Code", "")) or type(error).__name__, str(told.get("Message", ""))
-    if code in _NEEDS_A_PERSON:
-        what, hint = _NEEDS_A_PERSON[code]
-        return NeedsYouError(what, where=where, safe=_SAFE, hint=hint)
-    if code.startswith("AccessDenied"):
-        if "Lake Formation" in message:
-            hint = "grant this role what it needs on the database in Lake Formation"
-            return NeedsYouError("Lake Formation denies it", where=where, safe=_SAFE, hint=hint)
-        action = _ACTION.search(message)
-        what = f"the role may not {action[1]}" if action else "Glue denies access"
-        return NeedsYouError(what, where=where, safe=_SAFE, hint="check the role's permissions on Glue")
-    if any(sign in code for sign in _THROTTLED):
-        what = f"Glue throttles us ({code}, {_ATTEMPTS} attempts)"
-        return TransientError(what, where=where, safe=_SAFE, hint="run the same again in a minute")
-    if getattr(error, "response", None):
-        what = f"Glue failed with {code}"
-    else:
-        what = f"Glue in {region or 'its region'} cannot be reached"
-    hint = "check AWS_REGION, AWS_ENDPOINT_URL and the network, then run the same again"
-    return TransientError(what, where=where, safe=_SAFE, hint=hint)
+    if code_of(error) == "ResourceNumberLimitExceededException":
+        what = "the account holds as many tables as it may"
+        return NeedsYouError(what, where=where, safe=_SAFE, hint="raise the quota of Glue")
+    return explained(error, "Glue", where=where, safe=_SAFE, region=region)
 
 
 def _is_loopback(endpoint: str) -> bool:

@@ -689,6 +689,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
+SECRET = "check AWS_SECRET_ACCESS_KEY, and this machine's clock"
+
+
 def register(region: str | None = "us-east-1") -> None:
     made = Catalog(region=region, prefix="crypto_", clock=FixedClock(NOON))
     made.sync(BY_NAME["trusted.candles"], "s3://lake/candles", {"provider": "string"})
@@ -707,11 +710,11 @@ def register(region: str | None = "us-east-1") -> None:
             "AccessDeniedException",
             "Insufficient Lake Formation permission(s): Required Create Table on crypto_trusted",
             "Lake Formation denies it",
-            "grant this role what it needs on the database in Lake Formation",
+            "grant this role what it needs on the database and its tables in Lake Formation",
         ),
         ("UnrecognizedClientException", "canary", "Glue does not know the access key", "check AWS_ACCESS_KEY_ID"),
-        ("InvalidSignatureException", "canary", "Glue refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
-        ("ExpiredTokenException", "canary", "the credentials have expired", "renew them"),
+        ("InvalidSignatureException", "canary", "Glue refuses the secret key", SECRET),
+        ("ExpiredTokenException", "canary", "the credentials have expired", "renew them, or log in again"),
         (
             "ResourceNumberLimitExceededException",
             "canary",
