@@ -12,6 +12,9 @@ BIN := .venv/bin
 LAKE ?= dir
 PORT ?= 3000
 ARGS ?=
+# Of the images, as `make deploy` expects it: the package's version. PUSH names a repository.
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+PUSH ?=
 STAGE ?= dev
 CDK_PYTHON := ../.venv-infra/bin/python
 
@@ -19,7 +22,7 @@ CDK_PYTHON := ../.venv-infra/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo up test test-fast test-faults lint bench docs lock clean synth deploy destroy test-infra lock-infra
+.PHONY: help demo up test test-fast test-faults lint bench docs lock clean image synth deploy destroy test-infra lock-infra
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -57,7 +60,15 @@ docs: .venv/.dev ## Write the data dictionary anew
 lock: $(UV) ## Resolve the dependencies anew
 	@$(UV) pip compile -q pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock $(ARGS)
 	@$(UV) pip compile -q pyproject.toml --all-extras -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.lock $(ARGS)
+	@$(UV) pip compile -q pyproject.toml --extra aws -c requirements-dev.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o deploy/locks/app.lock $(ARGS)
+	@$(UV) pip compile -q deploy/locks/store.in -c requirements-dev.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o deploy/locks/store.lock $(ARGS)
+	@$(UV) pip compile -q deploy/locks/build.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o deploy/locks/build.lock $(ARGS)
 	@$(PYTHON) docs/make_sbom.py
+
+image: ## Build the containers' images as TAG; PUSH=repository pushes the app's there (docs/aws.md)
+	@docker build --platform linux/amd64 --target app --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -t crypto-assets:$(TAG) .
+	@docker build --platform linux/amd64 --target store -t crypto-assets-store:$(TAG) .
+	@if [ -n "$(PUSH)" ]; then docker tag crypto-assets:$(TAG) $(PUSH):$(TAG) && docker push $(PUSH):$(TAG); fi
 
 synth: .venv-infra/.done ## CloudFormation templates of STAGE=dev|prod, judged by a policy pack, into infra/cdk.out
 	@cd infra && CDK_OUTDIR=$(CURDIR)/infra/cdk.out CDK_CONTEXT_JSON='{"stage": "$(STAGE)"}' $(CDK_PYTHON) app.py
