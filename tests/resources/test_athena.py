@@ -705,6 +705,12 @@ def test_a_region_that_does_not_answer_is_named(
         engine.query("select 1 as one")
 
 
+def test_an_endpoint_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nowhere")
+    with AthenaEngine(TABLES) as engine, pytest.raises(NeedsYouError, match="the endpoint is not an address"):
+        engine.query("select 1 as one")
+
+
 # what stands around it: workgroup, Glue, the command line, Dagster
 
 
