@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,12 +17,11 @@ from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, Tr
 from crypto_assets.local_athena import statements
 from crypto_assets.local_athena.errors import SYSTEM, QueryError
 from crypto_assets.local_athena.results import Answer, selected
-from crypto_assets.resources.lake import Snapshot, snapshot
+from crypto_assets.resources.lake import snapshot
 from crypto_assets.resources.pruning import Pruning
-from crypto_assets.resources.query import QueryEngine
+from crypto_assets.resources.query import QueryEngine, outer_tables, parse
 
 _TIMEOUT_S: Final = 1800.0  # Athena's own for DML
-_KEPT: Final = 8  # engines and footers of as many sets of tables
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Question:
     Attributes:
         text: as it was asked, for the places in messages.
         sql: with every table named in full.
-        tables, views: as `catalog.Settled`.
+        tables, views: as `catalog.Settled` has them.
         limit: bytes that it may read, or None.
     """
 
@@ -49,11 +47,13 @@ class LimitReachedError(Exception):
 
 
 class Answering:
-    """Answers questions over one store; keeps what it opened for the next."""
+    """Answers questions over one store; keeps what it opened, and what it learned of files, for the next."""
 
     def __init__(self, storage_options: Mapping[str, str]) -> None:
         self._options = dict(storage_options)
-        self._opened: OrderedDict[tuple[tuple[str, str], ...], tuple[QueryEngine, Pruning]] = OrderedDict()
+        self._tables: dict[str, str] = {}
+        self._views: dict[str, str] = {}
+        self._opened: tuple[QueryEngine, Pruning] | None = None
 
     def answer(self, question: Question) -> Answer:
         """The rows, and the bytes that Athena would bill.
@@ -71,7 +71,7 @@ class Answering:
         try:
             found = selected(engine.query(question.sql))
             if n_bytes is None:
-                n_bytes = sum(file.size for uri in question.tables.values() for file in self._snapshot(uri).files)
+                n_bytes = self._whole(question)
         except CryptoAssetsError as error:
             raise failure(error, question.text) from None
         return replace(found, bytes_scanned=n_bytes, planning_ms=round((planned - begin) * 1000))
@@ -89,8 +89,12 @@ class Answering:
             raise failure(error, "") from None
         return {str(name): _hive(str(kind)) for name, kind in rows}
 
-    def _snapshot(self, uri: str) -> Snapshot:
-        return snapshot(uri, self._options)
+    def _whole(self, question: Question) -> int:
+        """All bytes of the tables that the statement and its views name."""
+        statements_read = (question.sql, *question.views.values())
+        named = {f"{t.db}.{t.name}".lower() for sql in statements_read for t in outer_tables(parse(sql))}
+        addresses = [question.tables[name] for name in named & question.tables.keys()]
+        return sum(file.size for uri in addresses for file in snapshot(uri, self._options).files)
 
     def _pruned(self, pruning: Pruning, question: Question) -> int | None:
         """Bytes that are left after pruning; None where that cannot be told: the engine may know the reason."""
@@ -100,14 +104,17 @@ class Answering:
             return None
 
     def _open(self, question: Question) -> tuple[QueryEngine, Pruning]:
-        key = (*sorted(question.tables.items()), ("", ""), *sorted(question.views.items()))
-        if key not in self._opened:
-            while len(self._opened) >= _KEPT:
-                self._opened.popitem(last=False)[1][0].close()
-            engine = QueryEngine(question.tables, question.views, storage_options=self._options, timeout_s=_TIMEOUT_S)
-            self._opened[key] = engine, Pruning(question.tables, question.views, storage_options=self._options)
-        self._opened.move_to_end(key)
-        return self._opened[key]
+        """The engine over all that was asked of it so far: to open one takes longer than most answers do."""
+        tables = {name: uri for name, uri in self._tables.items() if name not in question.views}
+        views = {name: sql for name, sql in self._views.items() if name not in question.tables}
+        tables, views = {**tables, **question.tables}, {**views, **question.views}
+        if self._opened is None or (tables, views) != (self._tables, self._views):
+            if self._opened is not None:
+                self._opened[0].close()
+            self._tables, self._views = tables, views
+            engine = QueryEngine(tables, views, storage_options=self._options, timeout_s=_TIMEOUT_S)
+            self._opened = engine, Pruning(tables, views, storage_options=self._options)
+        return self._opened
 
 
 def _hive(kind: str) -> str:

@@ -11,6 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from crypto_assets.local_athena import statements
 from crypto_assets.local_athena.errors import QueryError, RequestError, not_delta, table_not_found
 
 _VIEW: Final = re.compile(r"/\* Presto View: ([A-Za-z0-9+/=]+) \*/")
+_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*")
 _DEEPEST: Final = 16  # views within views; a circle ends here
 
 
@@ -28,7 +30,7 @@ class Settled:
 
     Attributes:
         sql: with every table named ``database.table``.
-        tables: the Delta tables that it needs, by that name, with their addresses.
+        tables: the Delta tables of the databases that it names, by that name, with their addresses.
         views: the views, with their SQL, its tables named in full too.
     """
 
@@ -76,29 +78,50 @@ class Catalog:
             RequestError: it cannot be parsed.
             QueryError: a table is not there, or is none that Athena reads as Delta.
         """
-        tables: dict[str, str] = {}
-        views: dict[str, str] = {}
-        return Settled(self._settle(sql, database, tables, views, 0), tables, views)
+        found = _Settling(self)
+        return Settled(found.settle(sql, database, 0), found.tables, found.views)
 
-    def _settle(self, sql: str, database: str, tables: dict[str, str], views: dict[str, str], depth: int) -> str:
+
+class _Settling:
+    """The work of one statement: each database that it names is asked for once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._held: dict[str, dict[str, dict[str, Any]] | None] = {}
+        self.tables: dict[str, str] = {}
+        self.views: dict[str, str] = {}
+
+    def settle(self, sql: str, database: str, depth: int) -> str:
         names = statements.named(sql, database)
         for name in names:
             full = f"{name.database}.{name.table}"
-            if full in tables or full in views:
+            if full in self.views:
                 continue
-            found = self.table(name.database, name.table)
+            held = self._in(name.database)
+            if held is None:
+                raise QueryError(f"SCHEMA_NOT_FOUND: {name.at}: Schema '{name.database}' does not exist")
+            found = held.get(name.table)
             if found is None:
-                if self.database(name.database) is None:
-                    raise QueryError(f"SCHEMA_NOT_FOUND: {name.at}: Schema '{name.database}' does not exist")
                 raise table_not_found(name.database, name.table, name.at)
             if found.get("TableType") == "VIRTUAL_VIEW":
                 if depth == _DEEPEST:
                     raise QueryError(f"VIEW_IS_RECURSIVE: {name.at}: View '{full}' leads back to itself")
                 text, context = view_sql(found)
-                views[full] = self._settle(text, context or name.database, tables, views, depth + 1)
+                self.views[full] = self.settle(text, context or name.database, depth + 1)
             else:
-                tables[full] = address(found)
+                self.tables[full] = address(found)
         return statements.written_out(sql, names)
+
+    def _in(self, database: str) -> dict[str, dict[str, Any]] | None:
+        """A database's tables by name; those that can be read come along: an engine opened for one has them all."""
+        if database not in self._held:
+            tables = self._catalog.tables(database)
+            self._held[database] = None if tables is None else {each["Name"]: each for each in tables}
+            for each in tables or ():
+                if each.get("TableType") != "VIRTUAL_VIEW" and _PLAIN.fullmatch(f"{database}.{each['Name']}"):
+                    with suppress(QueryError):
+                        self.tables[f"{database}.{each['Name']}"] = address(each)
+        return self._held[database]
 
 
 def address(table: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def serve(port: int = 0, *, store: Mapping[str, str] | None = None) -> Iterator[
         UsageError: the port is taken.
     """
     server = _listening(port)
-    url = f"http://{HOST}:{server.server_port}"
+    url = f"http://{HOST}:{server.socket.getsockname()[1]}"
     options = dict(store) if store else _own_store(url)
     aws = LocalAws(url, options["AWS_ENDPOINT_URL"], options)
     s3 = aws.client("s3")
@@ -173,12 +174,21 @@ def _listening(port: int) -> BaseWSGIServer:
         def log_request(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: a query polls a dozen times."""
 
-    try:
-        return make_server(HOST, port, DomainDispatcherApplication(create_backend_app), True, request_handler=Quiet)
-    except (OSError, SystemExit):
-        raise UsageError(
-            f"port {port} is taken", where="--port", safe="nothing listens", hint="choose another, or 0 for a free one"
-        ) from None
+    # Bound here: werkzeug would print its own words where the port is taken, and end the process.
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((HOST, port))
+        except OSError:
+            raise UsageError(
+                f"port {port} is taken",
+                where="--port",
+                safe="nothing listens",
+                hint="choose another, or 0 for a free one",
+            ) from None
+        bound.listen()
+        app = DomainDispatcherApplication(create_backend_app)
+        return make_server(HOST, port, app, threaded=True, request_handler=Quiet, fd=bound.fileno())
 
 
 def _own_store(url: str) -> dict[str, str]:

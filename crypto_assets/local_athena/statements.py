@@ -242,8 +242,8 @@ def _parameter(value: str) -> str:
         tree = sqlglot.parse_one(f"SELECT ({value})", read="trino")
     except SqlglotError:
         return text
-    is_one = isinstance(tree, exp.Select) and len(tree.expressions) == 1 and set(tree.args) >= {"expressions"}
-    has_more = any(tree.args.get(key) for key in ("from_", "where", "joins", "group", "limit", "order"))
+    is_one = isinstance(tree, exp.Select) and len(tree.expressions) == 1 and isinstance(tree.expressions[0], exp.Paren)
+    has_more = any(value for key, value in tree.args.items() if key not in {"expressions", "kind", "hint"})
     if not is_one or has_more or tree.find(exp.Column, exp.Subquery) or "--" in value:
         return text
     return value

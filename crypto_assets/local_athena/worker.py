@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 from crypto_assets.local_athena.errors import SYSTEM, QueryError
@@ -77,8 +77,9 @@ class Workers:
 
     def __init__(self, n: int, storage_options: Mapping[str, str]) -> None:
         self.all = [Worker(storage_options) for _ in range(n)]
-        self._free: SimpleQueue[Worker] = SimpleQueue()
-        for worker in self.all:
+        # The last one given back has tables open.
+        self._free: LifoQueue[Worker] = LifoQueue()
+        for worker in reversed(self.all):
             self._free.put(worker)
 
     def take(self) -> Worker:
