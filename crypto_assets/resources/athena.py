@@ -4,9 +4,10 @@ What belongs here: naming our tables as Glue does, sending a statement, waiting 
 it cost and what went wrong in one line. What does not: judging a statement (``query.py``), Athena's words
 (``dialect.py``), its types (``athena_answers.py``), registering tables (``catalog.py``).
 
-A statement is sent as it was written, but for the names of tables: ``refined.x``, ``x`` and ``crypto_refined.x`` become
-``<prefix>refined.x``. Only where it answers with arrays, maps or rows is it written anew, with those cast to JSON:
-Athena's own text of them (``[a, b]``) cannot be read back without doubt.
+A statement is sent as it was written but for the names of tables: ``refined.x``, ``x`` and ``crypto_refined.x`` become
+``<prefix>refined.x``. Its parameters go beside it where Athena takes them, which is in conditions, else within it. Only
+where it answers with arrays, maps or rows is it written anew, with those cast to JSON: Athena's own text of them
+(``[a, b]``) cannot be read back without doubt.
 
 What is asked of the endpoint (AWS, or a local one named by AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_ATHENA):
 
@@ -196,13 +197,6 @@ class AthenaEngine:
         self._of_thread.bill = None
         literals = [literal(value) for value in parameters]
         bound(sql, literals)
-        if any(len(text) > _MAX_PARAMETER for text in literals):
-            raise UsageError(
-                f"a parameter is longer than Athena's {_MAX_PARAMETER} signs",
-                where="sql",
-                safe="nothing was read or written",
-                hint="shorten it, or write the value into the statement",
-            )
         if (database := listed_database(sql)) is not None:
             return shown(list(self._registered()), database, self._prefix)
         if name := described_name(sql):
@@ -213,6 +207,8 @@ class AthenaEngine:
                  for table in outer_tables(tree)}  # fmt: skip
         nested = nested_in(tree, names, self._tables)
         statement = self._as_json(tree, names, nested) if nested else self._renamed(text, tree, names)
+        if not _takes(tree, literals):
+            statement, literals = bound(statement, literals), []
         with self._border():
             return self._fetched(self._run(statement, literals, sorted(set(names.values()))), nested)
 
@@ -457,6 +453,14 @@ def _pyathena_error() -> type[Exception]:
     from pyathena.error import Error
 
     return Error
+
+
+def _takes(tree: exp.Expr, literals: Sequence[str]) -> bool:
+    """Whether Athena takes the values beside the statement: it does for conditions only, and no long ones."""
+    from sqlglot import exp
+
+    is_condition = all(place.find_ancestor(exp.Where) for place in tree.find_all(exp.Placeholder))
+    return is_condition and all(len(text) <= _MAX_PARAMETER for text in literals)
 
 
 def _state(client: Any, query_id: str) -> str:

@@ -115,7 +115,8 @@ class Scripted:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.script: dict[str, list[Any]] = {}
-        self.objects: dict[str, bytes] = {}
+        # By path, what is there or the status and code that S3 refuses it with.
+        self.objects: dict[str, bytes | tuple[int, str]] = {}
 
     def says(self, **script: Any) -> Scripted:
         self.script = {name: list(told) if isinstance(told, list) else [told] for name, told in script.items()}
@@ -131,8 +132,10 @@ class Scripted:
     def answer(self, request: Request) -> Response:
         target = request.headers.get("X-Amz-Target", "").partition(".")[2]
         if not target:
-            held = self.objects.get(request.path)
-            return Response(b"", 404) if held is None else Response(held)
+            held = self.objects.get(request.path, (404, "NoSuchKey"))
+            if isinstance(held, bytes):
+                return Response(held)
+            return Response(f"<Error><Code>{held[1]}</Code><Message>canary</Message></Error>", held[0])
         self.calls.append((target, json.loads(request.data)))
         told = self.script[target]
         answer = told.pop(0) if len(told) > 1 else told[0]
@@ -238,7 +241,6 @@ def test_parameters_travel_apart_from_the_statement_and_keep_their_types(aws: Sc
         ("select 1 from asset_daily limit 5 offset 3", [], "write OFFSET before LIMIT"),
         ("select 1 from asset_daily where date = ?", [], "1 places for parameters and was given 0"),
         ("select 1 from asset_daily", [1], "0 places for parameters and was given 1"),
-        ("select 1 from asset_daily where asset_id = ?", ["x" * 1025], "longer than Athena's 1024"),
         ("select 1 from asset_daily where observed_at > ?", [dt.datetime(2026, 1, 1)], "no zone"),  # noqa: DTZ001
     ],
 )
@@ -260,6 +262,27 @@ def test_whatever_is_not_one_select_over_our_tables_is_not_sent(
     with pytest.raises(UsageError):
         engine.query(attack.format(secret="/etc/passwd", out="/tmp/out"))  # noqa: S108
     assert aws.calls == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "value", "sent"),
+    [
+        ("select ? as x from asset_daily", 7, "select 7 as x from crypto_refined.asset_daily"),
+        ("select asset_id from asset_daily limit ?", 7, "select asset_id from crypto_refined.asset_daily limit 7"),
+        (
+            "select '?' as x from asset_daily where asset_id = ?",
+            "y" * 1023,
+            f"select '?' as x from crypto_refined.asset_daily where asset_id = '{'y' * 1023}'",
+        ),
+    ],
+)
+def test_parameters_that_athena_does_not_take_are_written_into_the_statement(
+    aws: Scripted, engine: AthenaEngine, sql: str, value: Any, sent: str
+) -> None:
+    engine.query(sql, [value])
+    request = aws.asked("StartQueryExecution")[0]
+    assert request["QueryString"] == sent
+    assert "ExecutionParameters" not in request
 
 
 # what comes back
@@ -662,11 +685,31 @@ def test_throttling_that_goes_on_is_told(aws: Scripted, engine: AthenaEngine, wa
     assert len(waits) == 5
 
 
-def test_an_answer_whose_file_is_gone_or_denied_is_told(aws: Scripted, engine: AthenaEngine) -> None:
+@pytest.mark.parametrize(
+    ("held", "kind", "told"),
+    [
+        ((404, "NoSuchKey"), TransientError, "the answer is gone from its place"),
+        ((404, "NoSuchBucket"), NeedsYouError, "bucket for results results cannot be used"),
+        ((403, "AccessDenied"), NeedsYouError, "results: S3 denies access.*check the role's permissions on S3"),
+        ((301, "PermanentRedirect"), NeedsYouError, "in another region.*set AWS_REGION"),
+        (b"x" * 101, UsageError, "the answer is longer than 0 MB"),
+    ],
+)
+def test_a_long_answer_that_cannot_be_read_is_told(
+    aws: Scripted,
+    engine: AthenaEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    held: Any,
+    kind: type[CryptoAssetsError],
+    told: str,
+) -> None:
+    monkeypatch.setattr(athena, "_MAX_CSV_BYTES", 100)
+    aws.objects["/results/x/1.csv"] = held
     full = page({"n": "bigint"}, [["1"]] * 999) | {"NextToken": "2"}
     aws.says(GetQueryExecution=status("SUCCEEDED", output="s3://results/x/1.csv"), GetQueryResults=full)
-    with pytest.raises(NeedsYouError, match="bucket for results results cannot be used"):
+    with pytest.raises(kind, match=told) as error:
         engine.query("select n_trades as n from asset_daily")
+    _is_clear(error.value)
 
 
 def test_without_credentials_one_line_says_what_to_set(aws: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
