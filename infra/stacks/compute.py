@@ -413,6 +413,18 @@ class Compute(cdk.Stack):
                 for volume, folder in writable.items()
             )
         )
+        if self._secrets(component):
+            # Whoever starts a task hands it its secrets. The CDK allows it these, and leaves out another stack's key.
+            task.add_to_execution_role_policy(
+                iam.PolicyStatement(
+                    sid="DecryptSecrets",
+                    actions=["kms:Decrypt"],
+                    resources=[self._key.key_arn],
+                    conditions={
+                        "StringEquals": {"kms:ViaService": f"secretsmanager.{self._stage.region}.amazonaws.com"}
+                    },
+                )
+            )
         if component in {"code", "run", "stream-collect"}:
             self._mount_state(component, task, container)
         accept(

@@ -29,7 +29,7 @@ class Stage:
         keeps_data: buckets, keys and databases outlive their stacks, and stacks refuse to be deleted.
         query_limit_gb: what one query of a person may read (at 5 USD a TB: 0.10 and 0.50 USD).
         dashboard_limit_gb: the same for the dashboard, whose queries are known and small.
-        budget_usd: the month's cost at which somebody is told; twice the estimate of docs/aws.md would be too late.
+        budget_usd: the month's cost, told of before it is reached: the estimate of docs/aws.md and a third.
         noncurrent_days: how long overwritten and vacuumed objects can be brought back.
         alarm_email: who is told; nobody but the topic where it is empty.
         analyst_principals: ARNs that may become an analyst; empty means whoever the account's own policies let.
@@ -125,14 +125,14 @@ _STAGES: Mapping[str, Mapping[str, Any]] = {
         "keeps_data": False,
         "query_limit_gb": 20,
         "dashboard_limit_gb": 2,
-        "budget_usd": 200,
+        "budget_usd": 300,
         "noncurrent_days": 7,
     },
     "prod": {
         "keeps_data": True,
         "query_limit_gb": 100,
         "dashboard_limit_gb": 5,
-        "budget_usd": 400,
+        "budget_usd": 500,
         # A month: a damage that nobody saw on the day is found by the weekly checks.
         "noncurrent_days": 30,
     },

@@ -16,6 +16,10 @@ BIN = Path(sys.executable).parent
 Linters = dict[str, "subprocess.Popen[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-roles", action="store_true", help="write the table of roles in docs/aws.md anew")
+
+
 @pytest.fixture(scope="session")
 def assemblies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both stages' cloud assemblies. A finding of cdk-nag that nobody accepted fails the synth, and every test."""

@@ -16,6 +16,13 @@ _PSEUDO = {"AWS::AccountId": ACCOUNT, "AWS::Region": REGION, "AWS::Partition": "
 # Where a Ref is not the resource's name, and what an ARN is made of.
 _NAMES = ("BucketName", "RoleName", "ManagedPolicyName", "Name", "TopicName", "ClusterName", "LogGroupName")
 
+_REFS_AS_ARN = {
+    "AWS::IAM::ManagedPolicy",
+    "AWS::SNS::Topic",
+    "AWS::SecretsManager::Secret",
+    "AWS::SecretsManager::SecretTargetAttachment",
+}
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -88,7 +95,7 @@ class Templates:
         resource = self.raw[stack].get("Resources", {}).get(logical_id)
         if resource is None:
             return logical_id
-        if resource["Type"] in {"AWS::IAM::ManagedPolicy", "AWS::SNS::Topic", "AWS::SecretsManager::Secret"}:
+        if resource["Type"] in _REFS_AS_ARN:
             return self._attribute(stack, logical_id, "Arn")
         properties = resource.get("Properties", {})
         named = next((properties[key] for key in _NAMES if isinstance(properties.get(key), str)), logical_id)
@@ -113,7 +120,7 @@ class Templates:
                 return f"arn:aws:sns:{REGION}:{ACCOUNT}:{name}"
             case "AWS::Logs::LogGroup", "Arn":
                 return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{name}:*"
-            case "AWS::SecretsManager::Secret", _:
+            case (("AWS::SecretsManager::Secret" | "AWS::SecretsManager::SecretTargetAttachment"), _):
                 return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}"
             case type_, _:
                 service = type_.split("::")[1].lower()

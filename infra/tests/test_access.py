@@ -156,6 +156,28 @@ def test_tasks_roles_are_taken_by_tasks_of_this_account_only(stage: Templates) -
         }
 
 
+def test_whoever_starts_a_task_can_hand_it_its_secrets_and_write_its_log(
+    judge: Judge, policies: Policies, dev: Templates
+) -> None:
+    (key,) = (arn for arn in policies.resources if ":kms:" in arn)
+    through = {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}
+    n_secrets = 0
+    for task in dev.all("AWS::ECS::TaskDefinition"):
+        starter = task.properties["ExecutionRoleArn"].rpartition("/")[2].removeprefix("crypto-assets-dev-")
+        for container in task.properties["ContainerDefinitions"]:
+            log = container["LogConfiguration"]["Options"]["awslogs-group"]
+            stream = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{log}:log-stream:s"
+            assert judge.allows(starter, "logs:PutLogEvents", stream)
+            for secret in container.get("Secrets", []):
+                arn = secret["ValueFrom"].removesuffix(":password::")
+                assert judge.allows(starter, "secretsmanager:GetSecretValue", arn), secret["Name"]
+                assert judge.allows(starter, "kms:Decrypt", key, through), secret["Name"]
+                n_secrets += 1
+        # What runs does not read secrets by itself, and what starts it reads no data.
+        assert not judge.allows(starter, "kms:Decrypt", key, {"kms:ViaService": f"s3.{REGION}.amazonaws.com"})
+    assert n_secrets > 10
+
+
 def test_no_policy_of_a_component_allows_actions_by_wildcard(policies: Policies) -> None:
     for component in COMPONENTS:
         for policy in policies.roles[component]["identity"]:

@@ -50,7 +50,7 @@ def test_lake_formation_grants_what_the_role_may_ask_of_glue(dev: Templates, jud
 
 
 def test_the_month_has_a_budget_that_tells_before_it_is_spent(dev: Templates, prod: Templates) -> None:
-    for templates, name, usd in ((dev, "dev", 200), (prod, "prod", 400)):
+    for templates, name, usd in ((dev, "dev", 300), (prod, "prod", 500)):
         (budget,) = templates.all("AWS::Budgets::Budget")
         told = budget.properties["Budget"]
         assert told["BudgetLimit"] == {"Amount": usd, "Unit": "USD"}
