@@ -260,13 +260,14 @@ def _registered(catalog: Catalog, lake: Lake) -> str:
 def _foreign(lake: Lake) -> Finding:
     """Files that no table owns: somebody's, or a table's whose contract is gone. Reported, never touched."""
     from crypto_assets.resources.inspection import files_of
+    from crypto_assets.resources.lake import PROBE
     from crypto_assets.resources.lease import FOLDER
     from crypto_assets.tables import ALL_TABLES
 
     files = files_of(lake)
     ours = {contract.table.path for contract in ALL_TABLES}
     zones = {zone for zone, _ in ours}
-    foreign = [name for name in files.names() if name not in zones | {MARKER, FOLDER}]
+    foreign = [name for name in files.names() if name not in zones | {MARKER, FOLDER, PROBE}]
     for zone in zones:
         foreign += [f"{zone}/{name}" for name in files.names(zone) if (zone, name) not in ours]
     seen = f"left alone: {', '.join(sorted(foreign))}" if foreign else "none"

@@ -78,7 +78,7 @@ _VACUUM_HOURS = 168
 # A stalled request is cut off and asked again. The libraries' defaults are half a minute and never; the largest request
 # is one part of an upload (5 MB) or a few columns of a file, which a line of 8 Mbit/s carries in this time.
 _REQUEST_TIMEOUT = "10s"
-_PROBE = "_probe"
+PROBE = "_probe"
 # Level 6 stores a twentieth less than 3 for a tenth more of the encoder's CPU; 9 doubles that CPU.
 _ZSTD_LEVEL = 6
 # Readers of one asset or market skip whole row groups, so a small one is what they pay for. Every reader of a file
@@ -336,11 +336,11 @@ class Lake:
             if is_directory:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             files = DeltaFileSystemHandler(self.root, self.options)
-            stream: Any = files.open_output_stream(_PROBE)
+            stream: Any = files.open_output_stream(PROBE)
             stream.write(b"probe")
             stream.close()
             if is_directory:
-                files.delete_file(_PROBE)
+                files.delete_file(PROBE)
         except (DeltaError, OSError, ValueError) as error:
             raise _typed(error, "the lake", "nothing was changed", self.root) from error
 
