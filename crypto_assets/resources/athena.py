@@ -272,8 +272,10 @@ class AthenaEngine:
             ) from None
         from pyathena.util import RetryConfig
 
-        # It logs a trace of every error that it raises; ours say it in a line.
-        logging.getLogger("pyathena").setLevel(logging.CRITICAL)
+        # It logs a trace of every error that it raises, and at whatever level is on; ours say it in a line.
+        told = logging.getLogger("pyathena")
+        told.propagate = False
+        told.addHandler(logging.NullHandler())
         try:
             return connect(
                 region_name=self._region,

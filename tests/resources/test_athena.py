@@ -676,13 +676,16 @@ def test_throttling_is_waited_out_with_jitter_and_starts_one_query(
     assert len(tokens) == 1
 
 
-def test_throttling_that_goes_on_is_told(aws: Scripted, engine: AthenaEngine, waits: list[float]) -> None:
+def test_throttling_that_goes_on_is_told(
+    aws: Scripted, engine: AthenaEngine, waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     aws.says(StartQueryExecution=refusal("TooManyRequestsException", "You have exceeded the limit"))
     with pytest.raises(TransientError, match=r"throttles us \(TooManyRequestsException, 6 attempts\)") as error:
         engine.query("select 1 as one")
     _is_clear(error.value)
     assert len(aws.asked("StartQueryExecution")) == 6
     assert len(waits) == 5
+    assert not [record for record in caplog.records if record.name.startswith("pyathena")]
 
 
 @pytest.mark.parametrize(
