@@ -32,6 +32,8 @@ COMPONENTS = {
     "analyst": "people who ask SQL of trusted, refined and quality",
 }
 _PEOPLE = ("analyst",)
+# What a consumer writes (crypto_assets/tables/stream.py); the rest is made of it by runs.
+STREAM_TABLES = ("trades", "stream_prices", "stream_events")
 
 
 class Access(cdk.Stack):
@@ -138,10 +140,10 @@ class Access(cdk.Stack):
     # ---- data ----
 
     def _allow_lake(self) -> None:
-        lease, probe, trades = f"{LAKE_PREFIX}/_lease/*", f"{LAKE_PREFIX}/_probe", f"{LAKE_PREFIX}/raw/trades/*"
+        lease, probe = f"{LAKE_PREFIX}/_lease/*", f"{LAKE_PREFIX}/_probe"
         # The drill rebuilds every table beside the lake, and removes that copy.
         beside = f"{LAKE_PREFIX}-rebuild-*"
-        every, quality = _below(*ZONES), _below("quality")
+        every, streamed = _below(*ZONES), [f"{LAKE_PREFIX}/raw/{table}/*" for table in STREAM_TABLES]
 
         self._adds("run", *every, probe)
         self._reads("run", f"{LAKE_PREFIX}/*")
@@ -154,11 +156,11 @@ class Access(cdk.Stack):
         self._adds("code", lease)
         self._reads("code", f"{LAKE_PREFIX}/*")
 
-        # A connection's lease, and the holes that it left.
-        self._adds("stream-collect", lease, *quality)
-        self._reads("stream-collect", lease, *quality)
-        self._adds("stream-consume", trades, *_below("refined", "quality"))
-        self._reads("stream-consume", trades, *_below("refined", "quality"))
+        # One collector for each connection: the lease says which.
+        self._adds("stream-collect", lease)
+        self._reads("stream-collect", lease)
+        self._adds("stream-consume", *streamed)
+        self._reads("stream-consume", *streamed)
 
         self._reads("dashboard", *_below("refined", "quality"))
         self._reads("analyst", *_below("trusted", "refined", "quality"))
@@ -176,6 +178,14 @@ class Access(cdk.Stack):
             self._allow(component, "ReadCatalog", read, every)
             self._allow(component, "WriteCatalog", ["glue:CreateTable", "glue:UpdateTable"], every)
         self._allow("maintenance", "ClearCatalog", ["glue:DeleteTable"], every)
+        # Who looks for a table asks for all of its database.
+        self._allow("stream-consume", "ReadCatalog", read, self._tables("raw"))
+        streamed = [
+            self._stage.arn("glue", "catalog"),
+            self._stage.arn("glue", f"database/{self._stage.databases['raw']}"),
+            *(self._stage.arn("glue", f"table/{self._stage.databases['raw']}/{table}") for table in STREAM_TABLES),
+        ]
+        self._allow("stream-consume", "WriteCatalog", ["glue:CreateTable", "glue:UpdateTable"], streamed)
         self._allow("dashboard", "ReadCatalog", read, self._tables("refined", "quality"))
         self._allow("analyst", "ReadCatalog", read, self._tables("trusted", "refined", "quality"))
 

@@ -45,6 +45,8 @@ class Governance(cdk.Stack):
             for zone in zones:
                 self._grant(component, zone, ["DESCRIBE"], table=False)
                 self._grant(component, zone, ["DESCRIBE", "SELECT"], table=True)
+        self._grant("stream-consume", "raw", ["DESCRIBE", "CREATE_TABLE"], table=False)
+        self._grant("stream-consume", "raw", ["DESCRIBE", "ALTER"], table=True)
         self._budget(watch)
         # A grant names a database and a role; it takes neither from its stack.
         self.add_stack_dependency(catalog)

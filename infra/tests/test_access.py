@@ -22,8 +22,8 @@ MATRIX = {
     "webserver": ("", "", "", ""),
     "daemon": ("", "", "", ""),
     "code": ("r", "r", "r", "r"),
-    "stream-collect": ("", "", "", "ra"),
-    "stream-consume": ("", "", "ra", "ra"),
+    "stream-collect": ("", "", "", ""),
+    "stream-consume": ("", "", "", ""),
     "dashboard": ("", "", "r", "r"),
     "analyst": ("", "r", "r", "r"),
 }
@@ -53,9 +53,15 @@ def test_every_component_is_in_the_matrix(policies: Policies, prod: Templates) -
     assert set(MATRIX) <= set(Policies.of(prod).roles)
 
 
-def test_the_consumer_adds_trades_and_no_other_raw_table(judge: Judge) -> None:
-    assert data_of(judge, "stream-consume", "lake/raw/trades") == "ra"
-    assert data_of(judge, "stream-collect", "lake/raw/trades") == ""
+def test_the_consumer_adds_what_streams_bring_and_to_no_other_raw_table(judge: Judge) -> None:
+    for table in ("trades", "stream_prices", "stream_events"):
+        assert data_of(judge, "stream-consume", f"lake/raw/{table}") == "ra"
+        assert data_of(judge, "stream-collect", f"lake/raw/{table}") == ""
+        glue = f"arn:aws:glue:{REGION}:{ACCOUNT}:table/crypto_dev_raw/{table}"
+        assert judge.allows("stream-consume", "glue:UpdateTable", glue)
+    other = f"arn:aws:glue:{REGION}:{ACCOUNT}:table/crypto_dev_raw/coincap_assets"
+    assert judge.allows("stream-consume", "glue:GetTables", other)
+    assert not judge.allows("stream-consume", "glue:UpdateTable", other)
 
 
 def test_the_drill_works_beside_the_lake(judge: Judge) -> None:

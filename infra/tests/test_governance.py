@@ -28,6 +28,7 @@ def test_tables_are_granted_by_zone(dev: Templates) -> None:
     seen = {component: {name.rpartition("_")[2] for name in on} for component, on in grants(dev).items()}
     assert seen == {
         "run": set(ZONES),
+        "stream-consume": {"raw"},
         "maintenance": set(ZONES),
         "dashboard": {"refined", "quality"},
         "analyst": {"trusted", "refined", "quality"},

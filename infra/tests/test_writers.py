@@ -96,6 +96,13 @@ def test_a_run_cannot_vacuum_and_maintenance_can(step: Step, store: tuple[str, L
     assert step("run", "read_raw") == {"rows": 22}
 
 
+def test_a_consumer_writes_what_streams_bring(step: Step, store: tuple[str, Log]) -> None:
+    store[1].clear()
+    told = step("stream-consume", "consume")
+    assert told == dict.fromkeys(("raw.trades", "raw.stream_prices", "raw.stream_events"), 1)
+    assert store[1].refused == []
+
+
 def test_schedules_hold_their_lease_from_the_code_location(step: Step, store: tuple[str, Log]) -> None:
     store[1].clear()
     assert step("code", "hold") == {"counter": 1}

@@ -17,6 +17,7 @@ from crypto_assets.resources import inspection, lease
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import storage_options
+from crypto_assets.tables import stream
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.raw import RawCoincapRates
 from crypto_assets.tables.refined import DimExchange
@@ -48,6 +49,13 @@ def write(lake: Lake) -> dict[str, Any]:
     return {
         table.table.full_name: len(lake.read(table)) for table in (RawCoincapRates, FxRates, DimExchange, GapLedger)
     }
+
+
+def consume(lake: Lake) -> dict[str, Any]:
+    """What a consumer of streams does: empty tables, and their positions moved."""
+    for table in stream.TABLES:
+        lake.advance(table, rows_of(table), expected={"s/0": None}, after={"s/0": 1})
+    return {table.table.full_name: lake.landed(table, "s/0") for table in stream.TABLES}
 
 
 def compact(lake: Lake) -> dict[str, Any]:
@@ -94,7 +102,9 @@ def read_refined(lake: Lake) -> dict[str, Any]:
     return {"rows": len(lake.read(DimExchange))}
 
 
-STEPS = {step.__name__: step for step in (write, compact, vacuum, clean_log, files, hold, read_raw, read_refined)}
+STEPS = {
+    step.__name__: step for step in (write, consume, compact, vacuum, clean_log, files, hold, read_raw, read_refined)
+}
 
 
 if __name__ == "__main__":
