@@ -275,7 +275,7 @@ class AthenaEngine:
         # It logs a trace of every error that it raises, and at whatever level is on; ours say it in a line.
         told = logging.getLogger("pyathena")
         told.propagate = False
-        told.addHandler(logging.NullHandler())
+        told.handlers = [logging.NullHandler()]
         try:
             return connect(
                 region_name=self._region,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import _thread
 import datetime as dt
 import json
+import logging
 import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -677,15 +679,17 @@ def test_throttling_is_waited_out_with_jitter_and_starts_one_query(
 
 
 def test_throttling_that_goes_on_is_told(
-    aws: Scripted, engine: AthenaEngine, waits: list[float], caplog: pytest.LogCaptureFixture
+    aws: Scripted, engine: AthenaEngine, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    heard = BufferingHandler(1000)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [heard])
     aws.says(StartQueryExecution=refusal("TooManyRequestsException", "You have exceeded the limit"))
     with pytest.raises(TransientError, match=r"throttles us \(TooManyRequestsException, 6 attempts\)") as error:
         engine.query("select 1 as one")
     _is_clear(error.value)
     assert len(aws.asked("StartQueryExecution")) == 6
     assert len(waits) == 5
-    assert not [record for record in caplog.records if record.name.startswith("pyathena")]
+    assert not [record for record in heard.buffer if record.name.startswith("pyathena")]
 
 
 @pytest.mark.parametrize(
@@ -915,6 +919,7 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
     wrong = {"query_engine": "presto", "athena_workgroup": "a b", "athena_output": "/tmp", "athena_reuse_minutes": -1}  # noqa: S108
     with pytest.raises(ValueError, match=name):
         Settings(**{name: wrong[name]})  # type: ignore[arg-type]
+    assert Settings(athena_output=" ").athena_output is None
 
 
 def test_assets_link_to_their_tables_at_athena_where_there_is_a_catalog() -> None:
