@@ -1,6 +1,7 @@
 """``python -m benchmarks [--quick | --full] [--only PATTERN] [--rounds N] [--install-peers]``, or ``make bench``.
 
-``python -m benchmarks archive_year`` is one long run without a peer, with options of its own.
+``python -m benchmarks archive_year`` is one long run without a peer, ``python -m benchmarks bytes_read`` counts what
+questions read; both have options of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import archive_year, report
+from benchmarks import archive_year, bytes_read, report
 from benchmarks.case import Case
 from benchmarks.cases import candle_ingest, day_end_to_end, json_day, upsert
 from benchmarks.data import CACHE, ROOT, SIZES
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["archive_year"]:
         return archive_year.main(arguments[1:])
+    if arguments[:1] == [bytes_read.NAME]:
+        return bytes_read.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Same work, or no time.")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_const", const="S", dest="size", help="6,000 rows: does it run at all")

@@ -29,7 +29,7 @@ _PACKAGES = ("polars", "deltalake", "msgspec", "dataframely")
 
 @dataclass(frozen=True)
 class Goal:
-    """``variant`` may take at most so many times the ``metric`` (cpu, wall or disk) of ``against``."""
+    """``variant`` may take at most so many times the ``metric`` (cpu, wall, disk or bytes) of ``against``."""
 
     case: str
     variant: str

@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 
 from crypto_assets.errors import DataError, UsageError
 from crypto_assets.resources.clock import FixedClock
+from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.pruning import Pruning
 from crypto_assets.resources.query import _extension
+from crypto_assets.tables.trusted import AssetSnapshots
+from crypto_assets.tables.window import Window
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 TABLES = ("lake.a", "lake.b")
@@ -360,6 +363,26 @@ def test_row_groups_are_skipped_by_their_own_bounds(pruning: Pruning) -> None:
     assert (every.n_files_read, few.n_files_read) == (1, 1)
     assert 0 < few.n_bytes < every.n_bytes
     assert few.n_bytes_files == every.n_bytes_files
+
+
+def test_the_lake_writes_row_groups_that_one_asset_needs_few_of(tmp_path: Path, rows_of: Any) -> None:
+    hours = [NOON + timedelta(minutes=n) for n in range(100)]
+    rows = rows_of(
+        AssetSnapshots, *({"asset_id": f"asset-{n:03}", "observed_at": hour} for n in range(250) for hour in hours)
+    )
+    lake = Lake(str(tmp_path / "lake"))
+    lake.replace(AssetSnapshots, rows, Window.of_day(NOON.date()))
+    pruning = Pruning({"trusted.asset_snapshots": lake.uri(AssetSnapshots)})
+    asked = f"select observed_at, price_usd from trusted.asset_snapshots where date = date '{NOON.date()}'"
+    (every,) = pruning.reads(asked)
+    (one,) = pruning.reads(f"{asked} and asset_id = 'asset-007'")
+    with duckdb.connect() as connection:
+        groups = connection.execute(
+            "select distinct row_group_id, row_group_num_rows from parquet_metadata(?) order by 1", [list(every.files)]
+        ).fetchall()
+    # 25,000 rows by asset, 4,096 to a group: 41 assets.
+    assert [n_rows for _, n_rows in groups] == [4096] * 6 + [424]
+    assert one.n_bytes < every.n_bytes / 3
 
 
 _OTHERS_SAY = (

@@ -43,14 +43,14 @@ SELECT provider, asset_id, date_trunc('hour', observed_at) AS opened_at, arg_min
   {", ".join(f"last({c} ORDER BY observed_at) AS {c}" for c in _CARRIED)},
   max(observed_at) AS observed_at, max(ingested_at) AS available_at, any_value(date) AS date
 FROM trusted GROUP BY ALL ORDER BY asset_id, opened_at
-"""  # noqa: S608 - names of columns, all above
+"""
 _DAILY = f"""
 SELECT provider, asset_id, date, 'snapshots' AS source_kind, arg_min(open_usd, opened_at) AS open_usd,
   max(high_usd) AS high_usd, min(low_usd) AS low_usd, arg_max(close_usd, opened_at) AS close_usd,
   sum(mean_usd * n_obs) / sum(n_obs) AS mean_usd, sum(n_obs)::INTEGER AS n_obs, count(*)::INTEGER AS n_hours,
   {", ".join(f"last({c} ORDER BY opened_at) AS {c}" for c in _CARRIED)}, max(available_at) AS available_at
 FROM hourly GROUP BY ALL ORDER BY asset_id
-"""  # noqa: S608 - names of columns, all above
+"""
 
 
 def tables(data: Path) -> dict[str, Any]:
