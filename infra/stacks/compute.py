@@ -39,6 +39,8 @@ from stacks.stream import Stream
 from stacks.watch import Watch
 
 PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
+# Needs no key, and answers from anywhere: Binance's refuses addresses in the US.
+_FEEDS = "coinbase_stream"
 # The image's user; the state's files are its own.
 _NOBODY = "10001"
 _OIDC = (
@@ -52,6 +54,7 @@ _OIDC = (
 # What the agent of ECS Exec writes to, where the file system is read only.
 _AGENT = ("managed-agents", "var/lib/amazon/ssm", "var/log/amazon/ssm")
 _WITH_DATABASE = ("webserver", "daemon", "code", "run")
+_WITH_STATE = ("code", "run", "stream-collect")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Door:
 
 
 class Compute(cdk.Stack):
-    """Context: ``image_tag`` (the package's version), ``interface_endpoints``, ``streams`` (true), and a door's."""
+    """Context: ``image_tag`` (the package's version), ``feeds``, ``interface_endpoints``, and a door's."""
 
     def __init__(
         self,
@@ -156,6 +159,8 @@ class Compute(cdk.Stack):
             termination_protection=stage.keeps_data,
         )
         self._stage, self._storage, self._access = stage, storage, access
+        told = self.node.try_get_context("feeds")
+        self._feeds = [part.strip() for part in (_FEEDS if told is None else told).split(",") if part.strip()]
         # By its name only: what is granted is written into our roles, and never back into the key's own policy.
         self._key = kms.Key.from_key_arn(self, "Key", storage.key.key_arn)
         self._image = self._image_of(image.repository)
@@ -183,13 +188,14 @@ class Compute(cdk.Stack):
         self.tasks: dict[str, ecs.FargateTaskDefinition] = {}
         for name in _COMMANDS:
             self.tasks[name] = self._task(name)
+        self._allow_state()
         self._allow_runs()
         self.services = {name: self._service(name) for name in ("code", "webserver", "daemon")}
         # They find the code by its name, and say so loudly where it is not there yet.
         for name in ("webserver", "daemon"):
             self.services[name].node.add_dependency(self.services["code"])
-        if str(self.node.try_get_context("streams") or "true").lower() == "true":
-            self._streams()
+        if self._feeds:
+            self._streams(self._feeds)
         balancer = self._balancer(door) if door else None
         Alarms(
             self,
@@ -198,7 +204,7 @@ class Compute(cdk.Stack):
             services=self.services,
             log_groups=self.log_groups,
             database=self.database,
-            stream=stream.trades if "stream-collect" in self.services else None,
+            stream=stream.trades if self._feeds else None,
             balancer=balancer,
         )
         self._say_how_to_get_in()
@@ -234,6 +240,8 @@ class Compute(cdk.Stack):
             found["CODE_LOCATION_HOST"] = f"code.{self._namespace_name}"
             # By its revision: whoever launches runs is started anew when that changes, and the old one is gone.
             found["DAGSTER_RUN_TASK_DEFINITION"] = self.tasks["run"].task_definition_arn
+        if component.startswith("stream-"):
+            found["CRYPTO_ASSETS_FEEDS"] = ",".join(self._feeds)
         if component == "code":
             # The tag of the maintenance job by which ECS gives its run another role than other runs have.
             found["CRYPTO_ASSETS_MAINTENANCE_ROLE"] = stage.role_arn("maintenance")
@@ -363,12 +371,14 @@ class Compute(cdk.Stack):
             removal_policy=self._stage.removal,
         )
 
-    def _task(self, component: str, command: Sequence[str] | None = None) -> ecs.FargateTaskDefinition:
-        size = _SIZES[component]
+    def _task(
+        self, component: str, command: Sequence[str] | None = None, *, name: str | None = None
+    ) -> ecs.FargateTaskDefinition:
+        size, name = _SIZES[component], name or component
         task = ecs.FargateTaskDefinition(
             self,
-            f"{_word(component)}Task",
-            family=self._stage.named(component),
+            f"{_word(name)}Task",
+            family=self._stage.named(name),
             cpu=size.cpu,
             memory_limit_mib=size.memory_mib,
             task_role=self._access.roles[component],
@@ -383,8 +393,8 @@ class Compute(cdk.Stack):
             task.add_volume(name=volume)
         health = _HEALTH.get(component)
         container = task.add_container(
-            component,
-            container_name=component,
+            name,
+            container_name=name,
             image=self._image,
             command=list(command or _COMMANDS[component]),
             environment=self._environment(component),
@@ -393,10 +403,10 @@ class Compute(cdk.Stack):
             user=f"{_NOBODY}:{_NOBODY}",
             readonly_root_filesystem=True,
             # A process that reaps what a run leaves, and passes on the signal to stop.
-            linux_parameters=self._init(component),
+            linux_parameters=ecs.LinuxParameters(self, f"{_word(name)}Init", init_process_enabled=True),
             # A run that is asked to stop ends its commit first; two minutes are the most that Fargate gives.
             stop_timeout=cdk.Duration.seconds(120 if component == "run" else 60),
-            logging=ecs.LogDrivers.aws_logs(stream_prefix=component, log_group=self.log_groups[component]),
+            logging=ecs.LogDrivers.aws_logs(stream_prefix=name, log_group=self.log_groups[component]),
             health_check=ecs.HealthCheck(
                 command=["CMD-SHELL", health],
                 interval=cdk.Duration.seconds(60),
@@ -425,8 +435,8 @@ class Compute(cdk.Stack):
                     },
                 )
             )
-        if component in {"code", "run", "stream-collect"}:
-            self._mount_state(component, task, container)
+        if component in _WITH_STATE:
+            self._mount_state(task, container)
         accept(
             task,
             "Names of buckets, tables and plans; what is secret is in Secrets Manager.",
@@ -435,10 +445,7 @@ class Compute(cdk.Stack):
         accept(task, "ECR gives out its token for the account as a whole.", "AwsSolutions-IAM5[Resource::*]")
         return task
 
-    def _init(self, component: str) -> ecs.LinuxParameters:
-        return ecs.LinuxParameters(self, f"{_word(component)}Init", init_process_enabled=True)
-
-    def _mount_state(self, component: str, task: ecs.FargateTaskDefinition, container: ecs.ContainerDefinition) -> None:
+    def _mount_state(self, task: ecs.FargateTaskDefinition, container: ecs.ContainerDefinition) -> None:
         task.add_volume(
             name="state",
             efs_volume_configuration=ecs.EfsVolumeConfiguration(
@@ -450,10 +457,11 @@ class Compute(cdk.Stack):
             ),
         )
         container.add_mount_points(ecs.MountPoint(source_volume="state", container_path="/state", read_only=False))
-        roles = (component, "maintenance") if component == "run" else (component,)
-        for role in roles:
+
+    def _allow_state(self) -> None:
+        for component in (*_WITH_STATE, "maintenance"):
             self._allow(
-                role,
+                component,
                 "State",
                 iam.PolicyStatement(
                     actions=["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
@@ -538,14 +546,15 @@ class Compute(cdk.Stack):
 
     # ---- services ----
 
-    def _service(self, component: str, *, group: str | None = None) -> ecs.FargateService:
+    def _service(self, component: str, *, name: str | None = None, group: str | None = None) -> ecs.FargateService:
+        name = name or component
         is_alone = component in {"daemon", "stream-collect", "stream-consume"}
         service = ecs.FargateService(
             self,
-            f"{_word(component)}Service",
-            service_name=component,
+            f"{_word(name)}Service",
+            service_name=name,
             cluster=self.cluster,
-            task_definition=self.tasks[component],
+            task_definition=self.tasks[name],
             desired_count=1,
             assign_public_ip=self.network.is_public,
             vpc_subnets=self.network.tasks,
@@ -567,14 +576,18 @@ class Compute(cdk.Stack):
             skip(child, "A way out without NAT: its group lets nobody in.", "CKV_AWS_333")
         return service
 
-    def _streams(self) -> None:
-        name = self._stage.named("trades")
-        for component, words in (
-            ("stream-collect", ("collect", "--to", f"kinesis://{name}")),
-            ("stream-consume", ("consume", "--from", f"kinesis://{name}")),
-        ):
-            self.tasks[component] = self._task(component, ("crypto-assets", "stream", *words))
-            self.services[component] = self._service(component, group="stream")
+    def _streams(self, feeds: Sequence[str]) -> None:
+        """A collector for each feed, which is one websocket, and one consumer of all."""
+        stream = f"kinesis://{self._stage.named('trades')}"
+        commands = {
+            f"stream-collect-{feed.removesuffix('_stream')}": ("collect", "--feed", feed, "--to", stream)
+            for feed in feeds
+        }
+        commands["stream-consume"] = ("consume", "--from", stream)
+        for name, words in commands.items():
+            component = "-".join(name.split("-")[:2])
+            self.tasks[name] = self._task(component, ("crypto-assets", "stream", *words), name=name)
+            self.services[name] = self._service(component, name=name, group="stream")
 
     # ---- the way in ----
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from templates import ACCOUNT, REGION, Policies, Resource, Templates
 
-SERVICES = {"webserver", "daemon", "code", "stream-collect", "stream-consume"}
+SERVICES = {"webserver", "daemon", "code", "stream-collect-coinbase", "stream-consume"}
 RUN_BY_DAGSTER = {"run"}
+ROLES = ("webserver", "daemon", "code", "run", "stream-collect", "stream-consume")
 DOOR = {
     "certificate_arn": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/c",
     "ui_cidrs": "203.0.113.0/24, 198.51.100.7/32",
@@ -30,7 +31,7 @@ def with_door(tmp_path_factory: pytest.TempPathFactory, assemblies: dict[str, Pa
     import app
 
     folder = tmp_path_factory.mktemp("door")
-    context = {"stage": "prod", "interface_endpoints": "true", "streams": "false", "image_tag": "1.2.3", **DOOR}
+    context = {"stage": "prod", "interface_endpoints": "true", "feeds": "", "image_tag": "1.2.3", **DOOR}
     app.build(str(folder), **context).synth()
     return Templates(folder)
 
@@ -93,7 +94,8 @@ def test_every_container_is_nobody_and_writes_to_volumes_only(stage: Templates) 
 
 def test_every_component_has_its_own_role(stage: Templates) -> None:
     for component, task in tasks(stage).items():
-        assert task["TaskRoleArn"] == f"arn:aws:iam::{ACCOUNT}:role/crypto-assets-{name_of(stage)}-{component}"
+        role = f"arn:aws:iam::{ACCOUNT}:role/crypto-assets-{name_of(stage)}-{component.removesuffix('-coinbase')}"
+        assert task["TaskRoleArn"] == role
     # What starts a task reads its secrets; no two share that either.
     executions = [task["ExecutionRoleArn"] for task in tasks(stage).values()]
     assert len(set(executions)) == len(executions)
@@ -107,7 +109,7 @@ def test_secrets_go_to_who_needs_them_and_are_never_plain(stage: Templates) -> N
         "daemon": password,
         "code": password | keys,
         "run": password | keys,
-        "stream-collect": keys,
+        "stream-collect-coinbase": keys,
         "stream-consume": set(),
     }
     for component, task in tasks(stage).items():
@@ -123,7 +125,7 @@ def test_logs_are_encrypted_and_end(stage: Templates) -> None:
     }
     for component, task in tasks(stage).items():
         group = container(task)["LogConfiguration"]["Options"]["awslogs-group"]
-        assert group == f"/crypto-assets-{name_of(stage)}-{component}"
+        assert group == f"/crypto-assets-{name_of(stage)}-{component.removesuffix('-coinbase')}"
         assert group in found
     for properties in found.values():
         assert properties["RetentionInDays"] in {30, 180}
@@ -147,7 +149,7 @@ def test_services_say_whether_they_are_well_and_are_rolled_back(stage: Templates
         configuration = properties["DeploymentConfiguration"]
         assert configuration["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}, name
         # Two of these would do the same work twice.
-        is_alone = name in {"daemon", "stream-collect", "stream-consume"}
+        is_alone = name == "daemon" or name.startswith("stream-")
         assert configuration["MaximumPercent"] == (100 if is_alone else 200), name
         # Dagster's launcher takes the daemon's launch type for its runs, and fails on a strategy.
         assert properties["LaunchType"] == "FARGATE", name
@@ -161,14 +163,14 @@ def test_state_is_shared_by_who_spends_a_plan(stage: Templates) -> None:
         for component, task in tasks(stage).items()
         if "/state" in {mount["ContainerPath"] for mount in container(task)["MountPoints"]}
     }
-    assert mounted == {"code", "run", "stream-collect"}
+    assert mounted == {"code", "run", "stream-collect-coinbase"}
     (files,) = stage.all("AWS::EFS::FileSystem")
     assert files.properties["Encrypted"] is True
     for task in (tasks(stage)[component] for component in mounted):
         (volume,) = [v["EFSVolumeConfiguration"] for v in task["Volumes"] if "EFSVolumeConfiguration" in v]
         assert volume["TransitEncryption"] == "ENABLED"
         assert volume["AuthorizationConfig"]["IAM"] == "ENABLED"
-    for component in (*mounted, "maintenance"):
+    for component in ("code", "run", "stream-collect", "maintenance"):
         (told,) = [s for s in statements(stage, component) if "elasticfilesystem:ClientMount" in listed(s["Action"])]
         assert "elasticfilesystem:AccessPointArn" in told["Condition"]["StringEquals"]
         assert "elasticfilesystem:ClientRootAccess" not in listed(told["Action"])
@@ -179,7 +181,7 @@ def test_state_is_shared_by_who_spends_a_plan(stage: Templates) -> None:
 
 def test_only_the_daemon_starts_runs_and_only_as_run_or_maintenance(stage: Templates) -> None:
     prefix = f"crypto-assets-{name_of(stage)}"
-    for component in SERVICES | RUN_BY_DAGSTER | {"maintenance", "dashboard", "analyst"}:
+    for component in {*ROLES, "maintenance", "dashboard", "analyst"}:
         may = actions(statements(stage, component))
         assert ("ecs:RunTask" in may) == (component == "daemon"), component
         assert ("iam:PassRole" in may) == (component == "daemon"), component
@@ -327,7 +329,7 @@ def test_somebody_is_told(stage: Templates, with_door: Templates) -> None:
     alarms = {r.properties["AlarmName"].removeprefix(prefix): r.properties for r in stage.all("AWS::CloudWatch::Alarm")}
     assert set(alarms) >= {
         *("run-failed", "daemon-silent", "code-down", "webserver-down", "daemon-down"),
-        *("stream-late", "stream-silent", "stream-collect-down", "stream-consume-down"),
+        *("stream-late", "stream-silent", "stream-collect-coinbase-down", "stream-consume-down"),
         *("database-full", "database-busy", "queries-expensive", "dashboard-expensive"),
     }
     for name, alarm in alarms.items():
@@ -356,4 +358,20 @@ def test_a_failed_run_is_counted_by_the_line_that_the_sensor_writes(stage: Templ
 
 def test_components_of_access_and_of_compute_are_the_same(policies: Policies, dev: Templates) -> None:
     known = {name.removeprefix("crypto-assets-dev-") for name in policies.roles}
-    assert set(tasks(dev)) <= known
+    assert set(ROLES) <= known
+
+
+def test_each_feed_has_a_collector(tmp_path: Path, assemblies: dict[str, Path]) -> None:
+    del assemblies
+    import app
+
+    app.build(str(tmp_path), stage="dev", feeds="coinbase_stream, finnhub").synth()
+    found = tasks(Templates(tmp_path))
+    stream = "kinesis://crypto-assets-dev-trades"
+    assert {name: container(task)["Command"] for name, task in found.items() if name.startswith("stream-")} == {
+        "stream-collect-coinbase": [
+            *("crypto-assets", "stream", "collect", "--feed", "coinbase_stream", "--to", stream),
+        ],
+        "stream-collect-finnhub": ["crypto-assets", "stream", "collect", "--feed", "finnhub", "--to", stream],
+        "stream-consume": ["crypto-assets", "stream", "consume", "--from", stream],
+    }
