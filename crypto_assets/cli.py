@@ -31,6 +31,8 @@ app = App(
 )
 quarantine = App(name="quarantine", help="Records that did not fit their contract.")
 app.command(quarantine)
+stream = App(name="stream", help="Live trades from websockets into the lake.")
+app.command(stream)
 catalog = App(name="catalog", help="What Glue and Athena know of the lake's tables.")
 app.command(catalog)
 
@@ -40,6 +42,13 @@ Engine = Annotated[
     Parameter(name="--engine", help="What answers; by default what CRYPTO_ASSETS_QUERY_ENGINE says, or duckdb."),
 ]
 Csv = Annotated[bool, Parameter(name="--csv", negative=(), help="CSV with a header.")]
+Feeds = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--feed", negative=(), help="Only this feed; several times for several. CRYPTO_ASSETS_FEEDS without."
+    ),
+]
+Flush = Annotated[float, Parameter(help="Seconds between commits.")]
 Select = Annotated[
     list[str] | None,
     Parameter(name="--select", consume_multiple=True, negative=(), help="Assets or zones, e.g. raw/coincap_assets."),
@@ -317,6 +326,50 @@ def athena(
     return command.athena(port, s3_endpoint)
 
 
+@stream.command(name="run")
+def stream_run(*, feed: Feeds = None, flush: Flush = 5.0) -> int:
+    """Keep websockets open and their trades in the lake, until stopped; what dies is started again."""
+    from crypto_assets.commands import stream as command
+
+    return command.run(feed or [], flush)
+
+
+@stream.command(name="collect")
+def stream_collect(
+    *,
+    feed: Annotated[str, Parameter(help="Its name, e.g. binance_stream.")],
+    to: Annotated[str, Parameter(help="direct, kinesis://STREAM or kafka://BROKER[,BROKER]/TOPIC.")] = "direct",
+) -> int:
+    """One websocket onto this disk, and on to a consumer or broker."""
+    from crypto_assets.commands import stream as command
+
+    return command.collect(feed, to)
+
+
+@stream.command(name="consume")
+def stream_consume(
+    *,
+    source: Annotated[
+        str, Parameter(name="--from", help="direct, kinesis://STREAM or kafka://BROKER[,BROKER]/TOPIC.")
+    ] = "direct",
+    feed: Feeds = None,
+    flush: Flush = 5.0,
+    rows: Annotated[int, Parameter(help="Commit when so many rows have come.")] = 100_000,
+) -> int:
+    """Collected trades into the lake, each exactly once."""
+    from crypto_assets.commands import stream as command
+
+    return command.consume(source, feed or [], flush, rows)
+
+
+@stream.command(name="status")
+def stream_status(*, as_json: Json = False, as_csv: Csv = False) -> int:
+    """Each feed's connection, lag, backlog, holes and errors."""
+    from crypto_assets.commands import stream as command
+
+    return command.status(output.chosen(as_json=as_json, as_csv=as_csv))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; whatever goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
@@ -356,3 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _usage(error: CycloptsError) -> UsageError:
     told = " ".join(str(error).split()) or "the command line makes no sense"
     return UsageError(told, where="command line", safe="nothing was done", hint="see crypto-assets --help")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,7 +55,7 @@ class Child:
     log: Path
 
 
-class _Stopped(Exception):  # noqa: N818 (it says what happened)
+class Stopped(Exception):  # noqa: N818 (it says what happened)
     """SIGTERM or Ctrl-C."""
 
 
@@ -67,7 +67,7 @@ def up(port: int, *, is_s3: bool, is_simulated: bool) -> int:
     home = (DEFAULT_HOME if is_simulated else settings.state_dir.parent).resolve()
     _require_free(port)
     environment = {"DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1"}
-    with _signals(), ExitStack() as stack:
+    with signals(), ExitStack() as stack:
         stack.enter_context(home_lock(home))
         try:
             if is_s3:
@@ -81,7 +81,7 @@ def up(port: int, *, is_s3: bool, is_simulated: bool) -> int:
                 for line in runs.absences(settings):
                     output.line(line)
             _serve(home, port, environment, stack)
-        except (_Stopped, KeyboardInterrupt):
+        except (Stopped, KeyboardInterrupt):
             output.line("stopping")
     output.line("stopped; nothing runs any more")
     return 0
@@ -346,11 +346,11 @@ def _descendants(pid: int) -> list[int]:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """SIGTERM ends like Ctrl-C: by leaving the blocks, so that every child is ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped
+        raise Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -100,11 +100,11 @@ class Slot(Protocol):
         ...
 
 
-def slot_of(root: str, options: Mapping[str, str]) -> Slot:
-    """Where the lease of the lake under this root is kept; ``options`` are the lake's."""
+def slot_of(root: str, options: Mapping[str, str], name: str = _FILE) -> Slot:
+    """Where a lease of the lake under this root is kept, by default its schedules'; ``options`` are the lake's."""
     if "://" in root:
-        return ObjectSlot(f"{root}/{FOLDER}/{_FILE}", options)
-    return FileSlot(Path(root) / FOLDER / _FILE)
+        return ObjectSlot(f"{root}/{FOLDER}/{name}", options)
+    return FileSlot(Path(root) / FOLDER / name)
 
 
 def hold(slot: Slot, us: Holder, clock: Clock, length: timedelta) -> Lease:

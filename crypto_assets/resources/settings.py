@@ -108,7 +108,13 @@ class Settings(BaseSettings):
         description="On ECS: the IAM role of the runs that delete, instead of the other runs' role.",
     )
 
-    @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", mode="before")
+    feeds: Names = Field(
+        default=("binance_stream", "coinbase_stream"),
+        description="Websockets that `crypto-assets stream` keeps open, comma-separated; finnhub and coincap_stream "
+        "need a key.",
+    )
+
+    @field_validator("history_assets", "providers", "markets", "alpha_vantage_pairs", "feeds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

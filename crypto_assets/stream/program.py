@@ -1,0 +1,251 @@
+"""What a collector and a consumer are as programs: put together from the settings, run until told to stop.
+
+What belongs here: which feed with which markets, address and key, the lease of a key, and what is told while it runs.
+Supervising several of them and what people type is ``commands/stream.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from crypto_assets.errors import NeedsYouError, TransientError, UsageError
+from crypto_assets.providers.feed import Feed
+from crypto_assets.providers.feeds import FEEDS
+from crypto_assets.resources.clock import Clock, SystemClock
+from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.lease import hold, slot_of, this_installation
+from crypto_assets.resources.settings import Settings
+from crypto_assets.stream.collector import LEASE_S, Collector, Subscription, symbols
+from crypto_assets.stream.consumer import Consumer, Landing
+from crypto_assets.stream.forward import Forwarder
+from crypto_assets.stream.journal import Journal, backlog_bytes
+from crypto_assets.stream.open import DIRECT, open_sink, open_source
+
+# What a collector says of itself, beside its journal.
+STATUS = "status.json"
+_STATUS_EVERY_S = 2.0
+# A store or broker that is away is asked again after so long, and people are told at the first failure.
+_RETRY_S = 2.0
+
+
+def absence(name: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Why a feed cannot run under these settings, or None where it can.
+
+    Raises:
+        UsageError: there is no such feed.
+    """
+    feed = feed_of(name)
+    if feed.needs_key and settings.sandbox_url is None and not environment.get(feed.key_name or "", "").strip():
+        return f"{name} needs a key: set {feed.key_name}"
+    if not symbols(feed, _wanted(settings)):
+        return f"{name} has none of the markets: see CRYPTO_ASSETS_MARKETS"
+    return None
+
+
+def feed_of(name: str) -> Feed:
+    """The feed of that name. Raises UsageError where there is none."""
+    if name not in FEEDS:
+        raise UsageError(
+            f"there is no feed {name!r}",
+            where="stream",
+            safe="nothing was started",
+            hint=f"feeds are {', '.join(FEEDS)}",
+        )
+    return FEEDS[name]
+
+
+def subscription(name: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> Subscription:
+    """What a feed's connection is for: the settings' markets, at the feed's address or the sandbox's.
+
+    Raises:
+        UsageError: there is no such feed.
+        NeedsYouError: it lacks its key, or has none of the markets.
+    """
+    feed = feed_of(name)
+    if why := absence(name, settings, environment):
+        raise NeedsYouError(why, where="stream", safe="nothing was started", hint="set it, or choose another feed")
+    address = feed.url
+    if settings.sandbox_url is not None:
+        host = settings.sandbox_url.rstrip("/").partition("://")[2]
+        address = f"ws://{host}/{feed.service}/ws"
+    key = environment.get(feed.key_name or "", "").strip() or None
+    return Subscription(feed, symbols(feed, _wanted(settings)), address, key)
+
+
+def _wanted(settings: Settings) -> list[str]:
+    return [*settings.markets, *settings.history_assets]
+
+
+def journal_directory(settings: Settings, name: str) -> Path:
+    """Where a feed's journal lies."""
+    return settings.state_dir.resolve() / "stream" / name
+
+
+def collect(
+    name: str,
+    to: str,
+    settings: Settings,
+    lake: Lake,
+    tell: Callable[[str], None],
+    *,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+) -> None:
+    """Collect a feed until SIGTERM or Ctrl-C, and forward its blocks where ``to`` is not ``direct``.
+
+    Raises:
+        UsageError, NeedsYouError: it cannot run: no such feed, no key, a key that is in use, a journal in use.
+    """
+    told = subscription(name, settings)
+    clock = clock or SystemClock()
+    directory = journal_directory(settings, name)
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(directory))
+        if to != DIRECT:
+            sink = open_sink(to, clock=clock)
+            stack.callback(sink.close)
+            stack.enter_context(Forwarder(directory, sink, clock=clock, tell=tell))
+        collector = Collector(
+            told,
+            journal,
+            clock=clock,
+            rng=rng or random.SystemRandom(),
+            may_connect=_lease_of(told.feed, settings, lake, clock),
+            tell=tell,
+        )
+        tell(f"{name}: {len(told.markets)} symbols, {', '.join(told.markets)}; to {to}; journal {directory}")
+        asyncio.run(_collect(collector, directory, clock))
+    tell(f"{name}: stopped; what had come is on disk")
+
+
+async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def note() -> None:
+        while True:
+            _note(directory, collector, clock)
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+    noting = asyncio.create_task(note())
+    try:
+        await collector.run(stop)
+    finally:
+        noting.cancel()
+        _note(directory, collector, clock)
+
+
+def _note(directory: Path, collector: Collector, clock: Clock) -> None:
+    """Leave word of the collector for ``stream status``; a disk that is full takes none, and nothing depends on it."""
+    told = {
+        "pid": os.getpid(),
+        "at": clock.now().isoformat(),
+        "is_connected": collector.is_connected,
+        "last_message_at": _moment(collector.newest_us),
+        "backlog_bytes": backlog_bytes(directory),
+        **dict(collector.counts),
+    }
+    scratch = directory / f"{STATUS}.new"
+    try:
+        scratch.write_text(json.dumps(told))
+        scratch.replace(directory / STATUS)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+
+
+def _moment(microseconds: int | None) -> str | None:
+    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
+
+
+def _lease_of(feed: Feed, settings: Settings, lake: Lake, clock: Clock) -> Callable[[], None]:
+    """What holds a key that may have one connection only; others may have as many as they like."""
+    if not feed.is_exclusive:
+        return lambda: None
+    slot = slot_of(lake.root, lake.options or {}, f"stream-{feed.name}.json")
+    us = this_installation(settings.state_dir)
+
+    def may_connect() -> None:
+        held = hold(slot, us, clock, timedelta(seconds=LEASE_S))
+        if held.holder.id != us.id:
+            raise NeedsYouError(
+                f"{held.holder} has this key's only connection, until {held.expires_at:%H:%M:%S} UTC or later",
+                where=feed.name,
+                safe="its stream goes on, this one was not opened",
+                hint="stop the collector there, or wait until its lease has ended",
+            )
+
+    return may_connect
+
+
+def consume(
+    source: str,
+    settings: Settings,
+    lake: Lake,
+    tell: Callable[[str], None],
+    *,
+    most_s: float = 5.0,
+    most_rows: int = 100_000,
+    feeds: Iterable[str] = (),
+    clock: Clock | None = None,
+) -> None:
+    """Carry blocks into the lake until SIGTERM or Ctrl-C; then what is in hand is committed.
+
+    ``feeds`` are those whose journals ``direct`` reads; all of the settings without.
+
+    Raises:
+        NeedsYouError, DataError, UsageError: it cannot go on without a person. Nothing is lost.
+    """
+    clock = clock or SystemClock()
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        del number, frame
+        stopped = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    journals = [journal_directory(settings, name) for name in (feeds or settings.feeds)]
+    with Consumer(
+        lake,
+        lambda landed: open_source(source, landed, journals=journals, lake=lake, clock=clock),
+        FEEDS,
+        clock,
+        most_rows=most_rows,
+        most_s=most_s,
+    ) as consumer:
+        tell(f"from {source} into {lake.root}: a commit every {most_s:g} s or {most_rows:,} rows")
+        is_away = False
+        while not stopped:
+            try:
+                landings = consumer.step()
+            except TransientError as error:
+                if not is_away:
+                    tell(f"{error}; asked again until it works")
+                is_away = True
+                clock.sleep(_RETRY_S)
+                continue
+            if landings and is_away:
+                tell("it works again; nothing was lost")
+                is_away = False
+            for landing in landings:
+                tell(_told(landing, clock))
+        for landing in consumer.flush():
+            tell(_told(landing, clock))
+    tell("stopped; what is not in the lake stays where it was read")
+
+
+def _told(landing: Landing, clock: Clock) -> str:
+    lag = "" if landing.newest_us is None else f", {clock.now().timestamp() - landing.newest_us / 1e6:.1f} s behind"
+    beside = [f"{n:,} {name}" for n, name in ((landing.n_prices, "prices"), (landing.n_events, "events")) if n]
+    return f"version {landing.version}: {landing.n_trades:,} trades{''.join(', ' + b for b in beside)}{lag}"
