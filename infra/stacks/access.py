@@ -167,9 +167,12 @@ class Access(cdk.Stack):
 
     def _allow_logs_of_runs(self) -> None:
         logs = [f"{self._bucket('work')}/dagster/*"]
-        for component in ("run", "maintenance"):
+        # Runs say what they do; so do ticks in the code location, and backfills in the daemon.
+        for component in ("run", "maintenance", "code", "daemon"):
             self._allow(component, "RunLogs", ["s3:GetObject", "s3:PutObject"], logs)
         self._allow("webserver", "RunLogs", ["s3:GetObject"], logs)
+        under = {"StringLike": {"s3:prefix": ["dagster/*"]}}
+        self._allow("webserver", "ListRunLogs", ["s3:ListBucket"], [self._bucket("work")], conditions=under)
 
     def _allow_catalog(self) -> None:
         read = ["glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables"]
@@ -236,7 +239,7 @@ class Access(cdk.Stack):
 
     def _allow_key(self) -> None:
         """The key, for data only and through the services that keep it: nobody decrypts by hand."""
-        services = {name: ["s3"] for name in COMPONENTS if name != "daemon"}
+        services = {name: ["s3"] for name in COMPONENTS}
         services["stream-collect"] = services["stream-consume"] = ["s3", "kinesis"]
         for component, through in services.items():
             via = [f"{service}.{self._stage.region}.amazonaws.com" for service in through]

@@ -109,8 +109,7 @@ def test_the_key_is_used_through_services_only(judge: Judge, policies: Policies)
     (key,) = (arn for arn in policies.resources if ":kms:" in arn)
     through = {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}
     for component in COMPONENTS:
-        may = component != "daemon"
-        assert judge.allows(component, "kms:Decrypt", key, through) == may, component
+        assert judge.allows(component, "kms:Decrypt", key, through), component
         assert not judge.allows(component, "kms:Decrypt", key), component
     assert judge.allows(
         "stream-collect", "kms:GenerateDataKey", key, {"kms:ViaService": f"kinesis.{REGION}.amazonaws.com"}
@@ -122,6 +121,15 @@ def test_the_stream_has_one_side_for_each(judge: Judge) -> None:
     puts = {c for c in COMPONENTS if judge.allows(c, "kinesis:PutRecords", stream)}
     takes = {c for c in COMPONENTS if judge.allows(c, "kinesis:GetRecords", stream)}
     assert (puts, takes) == ({"stream-collect"}, {"stream-consume"})
+
+
+def test_logs_are_written_by_what_speaks_and_read_by_the_ui(judge: Judge) -> None:
+    log = f"{WORK}/dagster/storage/run/compute_logs/step.err"
+    writes = {c for c in COMPONENTS if judge.allows(c, "s3:PutObject", log, CREATES)}
+    assert writes == {"run", "maintenance", "code", "daemon"}
+    assert judge.allows("webserver", "s3:GetObject", log)
+    assert judge.allows("webserver", "s3:ListBucket", WORK, {"s3:prefix": "dagster/storage/run/"})
+    assert not judge.allows("webserver", "s3:ListBucket", WORK, {"s3:prefix": "athena/people/"})
 
 
 def test_queries_run_in_a_components_own_workgroup_and_leave_results_there(judge: Judge) -> None:
