@@ -654,7 +654,6 @@ def _scans_of_select(select: exp.Select, ctes: _Ctes, pushed: Sequence[exp.Expr]
 
 def _sources(select: exp.Select, pushed: Sequence[exp.Expr]) -> Iterator[tuple[exp.Expr, list[exp.Expr]]]:
     """What a SELECT reads from, each with the predicates, over its columns' bare names, that its rows must satisfy."""
-    from sqlglot import exp
 
     from_ = select.args.get("from_")
     joins: list[exp.Join] = select.args.get("joins") or []
