@@ -190,7 +190,7 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
         if known is None and not lately and name not in settings.feeds:
             continue
         said = _read(directory / STATUS)
-        is_running = said is not None and (now - datetime.fromisoformat(said["at"])).total_seconds() < _SILENT_S
+        is_running = said is not None and said["is_running"] and _age_s(said["at"], now) < _SILENT_S
         said = said or {}
         position = None if known is None else lake.landed(RawTrades, f"direct/{known[0]}#0")
         state = ("connected" if said.get("is_connected") else "connecting") if is_running else "stopped"
@@ -212,6 +212,10 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
             }
         )
     return told
+
+
+def _age_s(moment: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _newest(lake: Lake, now: datetime) -> dict[str, dict[str, Any]]:

@@ -134,7 +134,7 @@ async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
 
     async def note() -> None:
         while True:
-            _note(directory, collector, clock)
+            _note(directory, collector, clock, is_running=True)
             await asyncio.sleep(_STATUS_EVERY_S)
 
     noting = asyncio.create_task(note())
@@ -142,14 +142,15 @@ async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
         await collector.run(stop)
     finally:
         noting.cancel()
-        _note(directory, collector, clock)
+        _note(directory, collector, clock, is_running=False)
 
 
-def _note(directory: Path, collector: Collector, clock: Clock) -> None:
+def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bool) -> None:
     """Leave word of the collector for ``stream status``; a disk that is full takes none, and nothing depends on it."""
     told = {
         "pid": os.getpid(),
         "at": clock.now().isoformat(),
+        "is_running": is_running,
         "is_connected": collector.is_connected,
         "last_message_at": _moment(collector.newest_us),
         "backlog_bytes": backlog_bytes(directory),
