@@ -18,7 +18,7 @@ _ORDER = ("raw", "trusted", "refined", "quality")
 # What a resource is called in the table, the first that fits.
 _WORDS = (
     (r"-lake-\d+/lake/(raw|trusted|refined|quality)/\*", r"\1"),
-    (r"-lake-\d+/lake/raw/trades/\*", "raw.trades"),
+    (r"-lake-\d+/lake/(raw|trusted|refined|quality)/(\w+)/\*", r"\1.\2"),
     (r"-lake-\d+/lake/_lease/\*", "lease"),
     (r"-lake-\d+/lake/_probe", "probe"),
     (r"-lake-\d+/lake/\*", "the whole lake"),
@@ -28,8 +28,10 @@ _WORDS = (
     (r"-work-\d+/(?:athena/\w+/\*)", "own results"),
     (r"-(?:lake|work|logs)-\d+/\*$", "every object"),
     (r"-(lake|work|logs)-\d+$", r"\1 bucket"),
-    (r":glue:.*:(?:database|table)/crypto_dev_(\w+)(?:/\*)?$", r"\1"),
-    (r":glue:.*:catalog$", ""),
+    (r":glue:.*:table/crypto_dev_(\w+)/\*$", r"\1"),
+    (r":glue:.*:table/crypto_dev_(\w+)/(\w+)$", r"\1.\2"),
+    # Glue asks for them with each table.
+    (r":glue:.*:(?:catalog|database/\w+)$", ""),
     (r":athena:.*workgroup/", "own workgroup"),
     (r":kinesis:.*-trades$", "trades"),
     (r":kms:", "key"),
