@@ -71,7 +71,8 @@ image: ## Build the containers' images as TAG; PUSH=repository pushes the app's 
 	@if [ -n "$(PUSH)" ]; then docker tag crypto-assets:$(TAG) $(PUSH):$(TAG) && docker push $(PUSH):$(TAG); fi
 
 synth: .venv-infra/.done ## CloudFormation templates of STAGE=dev|prod, judged by a policy pack, into infra/cdk.out
-	@cd infra && CDK_OUTDIR=$(CURDIR)/infra/cdk.out CDK_CONTEXT_JSON='{"stage": "$(STAGE)"}' $(CDK_PYTHON) app.py
+	@rm -rf infra/cdk.out
+	@cd infra && JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=18,20 CDK_OUTDIR=$(CURDIR)/infra/cdk.out CDK_CONTEXT_JSON='{"stage": "$(STAGE)"}' $(CDK_PYTHON) app.py
 	@echo "templates of $(STAGE): infra/cdk.out"
 
 deploy: .venv-infra/.done ## Bring STAGE=dev|prod to the AWS account of your credentials; docs/aws.md says what it costs

@@ -20,6 +20,11 @@ HERE = Path(__file__).parent
 CDK = HERE / "node_modules" / ".bin" / "cdk"
 STACKS = ("storage", "catalog", "stream", "access", "watch", "image", "compute", "governance")
 _KEEPS_DATA = ("prod",)
+# jsii tells at length that a Node is old; which one there is is the developer's choice, and these work.
+QUIET = {
+    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "18,20",
+    "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
+}
 
 
 class Refused(Exception):  # noqa: N818 (it says what happened)
@@ -106,7 +111,7 @@ def destroy(told: argparse.Namespace, place: Place) -> int:
         raise Refused(f"{told.stage} keeps its data: docs/aws.md says how it is taken down by hand")
     buckets = [f"crypto-assets-{told.stage}-{what}-{place.account}" for what in ("lake", "work", "logs")]
     print(f"destroy {told.stage}: account {place.account}, {place.region}: all of {', '.join(buckets)}", flush=True)
-    if not told.yes and input(f"type {told.stage} to delete it: ").strip() != told.stage:
+    if not told.yes and _answer(f"type {told.stage} to delete it: ") != told.stage:
         raise Refused("nobody said yes")
     # What still runs would write again.
     order = [name for name in reversed(_names(told)) if not name.endswith("-storage")]
@@ -115,6 +120,15 @@ def destroy(told: argparse.Namespace, place: Place) -> int:
     for bucket in buckets:
         _empty(bucket)
     return _cdk(place, "destroy", f"crypto-assets-{told.stage}-storage", *_context(told), "--force")
+
+
+def _answer(question: str) -> str:
+    """What a person types; nothing where there is none."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        print(flush=True)
+        return ""
 
 
 def _empty(name: str) -> None:
@@ -152,6 +166,7 @@ def _cdk(place: Place, *arguments: str) -> int:
         "CDK_DEFAULT_ACCOUNT": place.account,
         "CDK_DEFAULT_REGION": place.region,
         "CDK_DISABLE_CLI_TELEMETRY": "true",
+        **QUIET,
     }
     return subprocess.run([str(CDK), *arguments, "--no-notices"], cwd=HERE, env=environment, check=False).returncode  # noqa: S603
 

@@ -12,6 +12,8 @@ import pytest
 from judge import Judge
 from templates import ACCOUNT, REGION, Policies, Templates
 
+import account
+
 BIN = Path(sys.executable).parent
 Linters = dict[str, "subprocess.Popen[str]"]
 
@@ -23,13 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def assemblies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both stages' cloud assemblies. A finding of cdk-nag that nobody accepted fails the synth, and every test."""
-    os.environ |= {
-        "CDK_DEFAULT_ACCOUNT": ACCOUNT,
-        "CDK_DEFAULT_REGION": REGION,
-        # Node is the developer's, and jsii runs on old ones.
-        "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "18,20",
-        "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
-    }
+    os.environ |= {"CDK_DEFAULT_ACCOUNT": ACCOUNT, "CDK_DEFAULT_REGION": REGION, **account.QUIET}
     import app
 
     folders = {}
@@ -106,6 +102,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             [str(part) for part in command],
             env={**plain, **nowhere, "AWS_EC2_METADATA_DISABLED": "true", **environment},
             cwd=Path(__file__).parents[1],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
