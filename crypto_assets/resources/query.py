@@ -374,6 +374,7 @@ class _Session:
             qualified = qualify(tree, schema=known, dialect="trino", expand_alias_refs=False)
             typed = annotate_types(qualified, schema=known, dialect="trino")
             _settle_dates(typed)
+            _settle_meanings(typed)
             for table in list(typed.find_all(exp.Table)):
                 if table.db:
                     table.set("this", exp.to_identifier(f"{table.db}.{table.name}", quoted=True))
@@ -606,6 +607,25 @@ def _settle_literals(tree: exp.Expr) -> None:
             continue
         cast.set("to", settled)
         cast.type = settled
+
+
+def _settle_meanings(tree: exp.Expr) -> None:
+    """Functions that DuckDB has under the same name with another meaning.
+
+    ``max_by`` and ``min_by`` of a row whose value is null are null; DuckDB's take the next row. ``date_diff`` counts
+    whole units between two times; DuckDB's counts the midnights, full hours and so on that lie between them.
+    """
+    from sqlglot import exp
+
+    for by in [node for node in tree.find_all(exp.ArgMax, exp.ArgMin) if node.args.get("count") is None]:
+        name = "arg_max_null" if isinstance(by, exp.ArgMax) else "arg_min_null"
+        by.replace(exp.Anonymous(this=name, expressions=[by.this.copy(), by.expression.copy()]))
+    for passed in list(tree.find_all(exp.DateDiff, exp.TimestampDiff)):
+        unit = exp.Literal.string(passed.text("unit").lower() or "day")
+        ends = [passed.expression.copy(), passed.this.copy()]
+        if not all(end.is_type(exp.DataType.Type.DATE) for end in ends):
+            ends = [exp.cast(end, exp.DataType.Type.TIMESTAMPTZ) for end in ends]
+        passed.replace(exp.Anonymous(this="date_sub", expressions=[unit, *ends]))
 
 
 def _settle_dates(tree: exp.Expr) -> None:
