@@ -34,8 +34,9 @@ from crypto_assets.tables import raw, trusted
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-VALUES = {"POSTGRES_PASSWORD": "pg-secret", "S3_ACCESS_KEY": "s3-key", "S3_SECRET_KEY": "s3-secret-s3-secret"}
-pytestmark = [pytest.mark.e2e, pytest.mark.s3, pytest.mark.timeout(180), pytest.mark.xdist_group("dagster")]
+# RDS makes passwords of such characters.
+VALUES = {"POSTGRES_PASSWORD": "pg%41:#?+&=~secret", "S3_ACCESS_KEY": "s3-key", "S3_SECRET_KEY": "s3-secret-s3-secret"}
+pytestmark = [pytest.mark.e2e, pytest.mark.s3, pytest.mark.timeout(300), pytest.mark.xdist_group("dagster")]
 
 
 @dataclass(frozen=True)
