@@ -161,6 +161,10 @@ def test_every_server_says_whether_it_is_well(services: dict[str, dict[str, Any]
         assert {told["condition"] for told in services[name]["depends_on"].values()} == {"service_healthy"}, name
 
 
+def test_runs_may_end_before_their_container_does(services: dict[str, dict[str, Any]]) -> None:
+    assert services["code"]["stop_grace_period"] == "15m0s"
+
+
 def test_instance_files_add_to_the_shared_one_and_repeat_nothing() -> None:
     shared, containers, ecs = (
         set(yaml.safe_load(file.read_text(encoding="utf-8")))
