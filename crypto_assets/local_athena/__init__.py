@@ -8,6 +8,9 @@ How a query goes: `server` takes the request, `protocol` judges it and hands it 
 of the engine processes of `worker`; there `answering` reads the Delta tables, and `results` writes values, CSV and
 types as Athena does. `ddl` changes Glue, and `catalog` reads it.
 
+Left out are INSERT, CTAS and UNLOAD: awswrangler reads with ``ctas_approach=False``, as it must at AWS for tables with
+a ``timestamp with time zone``, which neither of them can write.
+
 Athena's answers were taken from its documentation and from what others measured on AWS; where neither says, the
 module's docstring does.
 """

@@ -31,7 +31,7 @@ class Settled:
     Attributes:
         sql: with every table named ``database.table``.
         tables: the Delta tables of the databases that it names, by that name, with their addresses.
-        views: the views, with their SQL, its tables named in full too.
+        views: their views, with their SQL, its tables named in full too.
     """
 
     sql: str
@@ -79,11 +79,16 @@ class Catalog:
             QueryError: a table is not there, or is none that Athena reads as Delta.
         """
         found = _Settling(self)
-        return Settled(found.settle(sql, database, 0), found.tables, found.views)
+        settled = found.settle(sql, database, 0)
+        found.settle_views()
+        return Settled(settled, found.tables, found.views)
 
 
 class _Settling:
-    """The work of one statement: each database that it names is asked for once."""
+    """The work of one statement: each database that it names is asked for once.
+
+    What else can be read there comes along, so that an engine that is opened for one question has what the next needs.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -112,8 +117,18 @@ class _Settling:
                 self.tables[full] = address(found)
         return statements.written_out(sql, names)
 
+    def settle_views(self) -> None:
+        """The other views of the databases; one that is broken fails the queries that name it."""
+        for database, held in list(self._held.items()):
+            for name, table in (held or {}).items():
+                full = f"{database}.{name}"
+                if table.get("TableType") == "VIRTUAL_VIEW" and full not in self.views and _PLAIN.fullmatch(full):
+                    with suppress(QueryError, RequestError):
+                        text, context = view_sql(table)
+                        self.views[full] = self.settle(text, context or database, 1)
+
     def _in(self, database: str) -> dict[str, dict[str, Any]] | None:
-        """A database's tables by name; those that can be read come along: an engine opened for one has them all."""
+        """A database's tables by name; None where there is no database."""
         if database not in self._held:
             tables = self._catalog.tables(database)
             self._held[database] = None if tables is None else {each["Name"]: each for each in tables}

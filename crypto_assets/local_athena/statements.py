@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from crypto_assets.errors import UsageError
@@ -106,9 +107,12 @@ def classified(sql: str) -> Kind:
         if words[:length] in _DDL:
             return Kind("DDL", _DDL[words[:length]])
     if words and words[0] in _UNSUPPORTED:
+        told = " ".join(words[:2])
+        if words[0] in {"CREATE", "UNLOAD"}:
+            told += " (clients that read by CTAS or UNLOAD can be told to read the plain result)"
         raise QueryError(
-            f"NOT_SUPPORTED: {' '.join(words[:2])} is not answered by the local Athena; it reads Delta tables, and "
-            "creates, drops and describes their entries in Glue"
+            f"NOT_SUPPORTED: {told} is not answered by the local Athena; it reads Delta tables, and creates, drops and "
+            "describes their entries in Glue"
         )
     first = words[0] if words else text[:1]
     raise RequestError.invalid(f"line 1:1: mismatched input '{first}'", "MALFORMED_QUERY")
@@ -190,8 +194,12 @@ def parsed(sql: str) -> exp.Expr:
         raise _refusal(sql, refused) from None
 
 
-def named(sql: str, database: str) -> list[Named]:
-    """The tables that a SELECT names, in the text's order; bare names are the context's."""
+@lru_cache(maxsize=256)
+def named(sql: str, database: str) -> tuple[Named, ...]:
+    """The tables that a SELECT names, in the text's order; bare names are the context's.
+
+    Kept, because the views of a database are looked at with every query.
+    """
     from crypto_assets.resources import query
 
     found = []
@@ -200,7 +208,7 @@ def named(sql: str, database: str) -> list[Named]:
         start = first.meta.get("start", table.this.meta.get("start", 0))
         is_bare = not table.db
         found.append(Named((table.db or database).lower(), table.name.lower(), start, place(sql, start), is_bare))
-    return sorted(found, key=lambda each: each.start)
+    return tuple(sorted(found, key=lambda each: each.start))
 
 
 def written_out(sql: str, names: Sequence[Named]) -> str:

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,8 @@ from polars.testing import assert_frame_equal
 from crypto_assets import cli
 from crypto_assets.commands import sql as asking
 from crypto_assets.errors import TransientError, UsageError
-from crypto_assets.resources import athena
-from crypto_assets.resources.athena import AthenaEngine
+from crypto_assets.resources import aws
+from crypto_assets.resources.athena import AthenaEngine, Bill
 from crypto_assets.resources.catalog import Catalog
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.lake import Lake
@@ -100,13 +101,27 @@ def test_what_was_written_is_registered_with_its_comments(account: Account) -> N
     assert account.catalog.check(account.lake) == []
 
 
+@pytest.fixture(scope="module")
+def answers(account: Account) -> Iterator[dict[str, Future[tuple[pl.DataFrame, Bill | None]]]]:
+    """Athena's answers to the cookbook, asked two at a time."""
+
+    def ask(recipe: Recipe) -> tuple[pl.DataFrame, Bill | None]:
+        return account.there.query(recipe.text), account.there.last
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {recipe.name: pool.submit(ask, recipe) for recipe in recipes()}
+        pool.shutdown(cancel_futures=True)
+
+
 @every_recipe
-def test_a_question_of_the_cookbook_has_one_answer(account: Account, recipe: Recipe) -> None:
-    there, here = account.there.query(recipe.text), account.here.query(recipe.text)
+def test_a_question_of_the_cookbook_has_one_answer(
+    account: Account, answers: dict[str, Future[tuple[pl.DataFrame, Bill | None]]], recipe: Recipe
+) -> None:
+    here = account.here.query(recipe.text)
+    there, bill = answers[recipe.name].result()
     assert there.height > 0
     # Sums of doubles depend on the order in which threads meet.
     assert_frame_equal(there, here, check_row_order=False, rel_tol=1e-9)
-    bill = account.there.last
     assert bill is not None
     assert bill.state == "SUCCEEDED"
     assert bill.scanned_bytes > 0
@@ -207,7 +222,7 @@ def test_a_query_that_somebody_cancels_is_one_line(account: Account) -> None:
 
 
 def test_throttling_is_waited_out_and_then_one_line(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(athena, "ATTEMPTS", 2)  # each further one waits twice as long
+    monkeypatch.setattr(aws, "ATTEMPTS", 2)  # each further one waits twice as long
     with asking.athena(Settings()) as engine:
         account.aws.faults(refuse_next=1)
         assert engine.query("select 1 as one").equals(pl.DataFrame({"one": [1]}, schema={"one": pl.Int32}))
