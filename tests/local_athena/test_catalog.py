@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 
 from tests.local_athena.endpoint import DATABASE, ROWS, Aws
 
-pytestmark = pytest.mark.s3
+# One server for all tests of this folder.
+pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("local_athena")]
 
 
 def reason(aws: Aws, sql: str) -> str:

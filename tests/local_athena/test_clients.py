@@ -11,7 +11,8 @@ import pytest
 
 from tests.local_athena.endpoint import AT, DATABASE, WORKGROUP, Aws
 
-pytestmark = pytest.mark.s3
+# One server for all tests of this folder.
+pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("local_athena")]
 
 
 @pytest.fixture

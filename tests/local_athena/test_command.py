@@ -14,6 +14,8 @@ import pytest
 from crypto_assets import cli
 from tests.local_athena.endpoint import Aws, running
 
+pytestmark = pytest.mark.xdist_group("local_athena")
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),

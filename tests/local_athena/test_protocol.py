@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError
 from crypto_assets.resources.pruning import Pruning
 from tests.local_athena.endpoint import DATABASE, ROWS, WORKGROUP, Aws, running
 
-pytestmark = pytest.mark.s3
+# One server for all tests of this folder.
+pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("local_athena")]
 
 
 def refused(aws: Aws, sql: str, **more: Any) -> dict[str, Any]:
