@@ -98,13 +98,14 @@ def sandbox(
 ) -> int:
     """Serve a market or a recording until stopped."""
     from crypto_assets.sandbox import Market, Recording, Sandbox, run_forever
-    from crypto_assets.sandbox.services import SERVICES
+    from crypto_assets.sandbox.services import SERVICES, STREAMS
 
     def ready(serving: Sandbox) -> None:
         output.line(f"v3  {serving.v3}{'' if key is None else '  (asks for the key)'}")
         output.line(f"v2  {serving.v2}")
         if replay is None:
             output.line(f"{', '.join(SERVICES)}  {serving.url}/<name>  (CRYPTO_ASSETS_SANDBOX_URL={serving.url})")
+            output.line(f"streams of {', '.join(STREAMS)}  {serving.ws}/<name>/ws")
         output.line(f"CRYPTO_ASSETS_COINCAP_BASE_URL={serving.v3} makes it the source; Ctrl-C stops it")
 
     for name, amount in (("--credits", credits_per_month), ("--per-minute", calls_per_minute)):

@@ -41,8 +41,12 @@ def symbol(market: str) -> str | None:
 
 
 def _opening(symbols: Sequence[str]) -> list[str]:
-    told = {"type": "subscribe", "product_ids": list(symbols), "channels": ["matches", "heartbeat"]}
-    return [msgspec.json.encode(told).decode()]
+    """A message a product: one that names a product which does not exist is ignored as a whole."""
+    channels = ["matches", "heartbeat"]
+    return [
+        msgspec.json.encode({"type": "subscribe", "product_ids": [name], "channels": channels}).decode()
+        for name in symbols
+    ]
 
 
 def _is_data(message: bytes) -> bool:

@@ -3,7 +3,7 @@
 Belongs here: paths, parameters, limits, envelopes and error bodies. What is answered comes from a source
 (``market.py``, ``recording.py``), how an answer is spoiled from ``faults.py``, listening from ``server.py``.
 
-Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults, events, calls.
+Control for tests and the demo lies under ``/_sandbox/``: health, clock, faults, events, calls, streams.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crypto_assets.sandbox import faults as fault_kinds
 from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault, spoil
 from crypto_assets.sandbox.market import CANDLE_INTERVALS, HISTORY_INTERVALS, Market
-from crypto_assets.sandbox.replies import broken_off, json_reply, refusal
+from crypto_assets.sandbox.replies import broken_off, json_reply, key_of, refusal
 from crypto_assets.sandbox.services import mounts
 from crypto_assets.sandbox.source import NotServedError, Row, Source, Version
 from crypto_assets.sandbox.state import Clock, SandboxState
@@ -213,7 +213,7 @@ class _Desk:
 
     async def _respond(self, endpoint: str, ask: _Ask, version: Version, request: Request) -> Response:
         self.state.count(endpoint)
-        key = _key(request)
+        key = key_of(request)
         if version == "v3" and self.keys is not None and key not in self.keys:
             return json_reply(401, {"error": "Unauthorized: invalid API key"})
         account = key if version == "v3" else "v2"
@@ -259,10 +259,10 @@ def create_app(
 ) -> Starlette:
     """The sandbox's app; its ``state.sandbox`` is the ``SandboxState`` that the control paths act on.
 
-    ``keys`` are the accepted v3 keys (None: v3 asks for none); ``credits_per_month`` and
+    ``keys`` are the accepted keys of v3 and of the streams that take one (None: any or none); ``credits_per_month`` and
     ``calls_per_minute`` hold per key (None: no limit; only v3 costs credits). ``clock`` tells real time.
     """
-    state = SandboxState(clock)
+    state = SandboxState(clock, keys)
     desk = _Desk(source, state, keys, credits_per_month, calls_per_minute)
     routes = [desk.route(name, path, ask, version) for name, path, ask, versions in _ENDPOINTS for version in versions]
     others = mounts(source, state) if isinstance(source, Market) else []
@@ -280,9 +280,14 @@ def _control(state: SandboxState) -> list[Route]:
 
     async def clock(request: Request) -> Response:
         class Wanted(msgspec.Struct):
-            now: datetime | None
+            now: datetime | msgspec.UnsetType | None = msgspec.UNSET
+            speed: float = 0.0
 
-        state.set_now(msgspec.json.decode(await request.body(), type=Wanted).now)
+        wanted = msgspec.json.decode(await request.body(), type=Wanted)
+        if isinstance(wanted.now, msgspec.UnsetType):
+            state.set_speed(wanted.speed)
+        else:
+            state.set_now(wanted.now, wanted.speed)
         return json_reply(200, {"now": state.now().isoformat()})
 
     async def faults(request: Request) -> Response:
@@ -299,7 +304,21 @@ def _control(state: SandboxState) -> list[Route]:
             state.forget_calls()
         return json_reply(200, state.calls())
 
+    async def streams(request: Request) -> Response:
+        return json_reply(200, {"connections": state.ledger.connections, "sent": state.ledger.sent})
+
+    async def traded(request: Request) -> Response:
+        query = request.query_params
+        stream = state.streams.get(query.get("service", ""))
+        if stream is None:
+            raise ValueError(f"service is one of {', '.join(state.streams)}")
+        markets = query.get("markets")
+        start, end = (msgspec.convert(query.get(name), datetime, strict=False) for name in ("from", "to"))
+        return json_reply(200, stream.happened(start, end, None if markets is None else markets.split(",")))
+
     return [
+        Route("/_sandbox/streams", streams, methods=["GET"]),
+        Route("/_sandbox/streams/trades", _checked(traded), methods=["GET"]),
         Route("/_sandbox/health", health, methods=["GET"]),
         Route("/_sandbox/clock", _checked(clock), methods=["PUT"]),
         Route("/_sandbox/faults", _checked(faults), methods=["PUT"]),
@@ -318,11 +337,6 @@ def _checked(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
             return json_reply(400, {"error": str(wrong)})
 
     return checked
-
-
-def _key(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else request.query_params.get("apiKey", "")
 
 
 def _spoiled(fault: Fault, data: object) -> object:

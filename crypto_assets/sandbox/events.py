@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Place = Literal["rest", "daily", "monthly"]
+Place = Literal["rest", "daily", "monthly", "stream"]
 
 
 class Outage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,8 +37,8 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Hole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows that a venue has but does not serve in some places, until it mends them (None: never).
 
-    ``rest`` is the venue's interface, ``daily`` and ``monthly`` are the archive's files. The trades in the hole are
-    true all the while. An archive file without any row is a 404.
+    ``rest`` is the venue's interface, ``daily`` and ``monthly`` are the archive's files, ``stream`` is its websocket.
+    The trades in the hole are true all the while. An archive file without any row is a 404.
     """
 
     market_id: str

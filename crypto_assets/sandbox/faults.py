@@ -6,7 +6,7 @@ answer is ``app.py``'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -40,6 +40,27 @@ Kind = Literal[
     "restated",  # the archive's file changes, and its checksum with it
     "missing_day",  # the archive has no such file
     "other_unit",  # the archive's times are microseconds where milliseconds were due, and the other way round
+    "unauthorized",  # 401
+    "unavailable",  # 503
+    # A websocket's connection, `service.ws`: counted by the handshake. `seconds` is when, after its beginning; one that
+    # is open when the fault is switched on is met too, and counts from then.
+    "drop",  # a clean close
+    "abort",  # the end without a close
+    "freeze",  # half-open: it says nothing, hears nothing and answers no ping
+    "silence",  # it answers pings and says nothing; what happened meanwhile is never sent
+    "slow_start",  # it hears and says nothing for so long
+    "replay",  # the last `size` messages from before the subscription are sent (again)
+    # A symbol, `service.symbols`: counted by the subscription, `subject` is the symbol.
+    "refused_symbol",
+    # A websocket's messages, `service.frames`: counted by the message, `subject` is its symbol.
+    "sent_twice",
+    "sent_late",  # after the one that follows it
+    "error_frame",  # the provider's error goes before it
+    "plain_text",  # a line that is no JSON goes before it
+    "bad_json",  # its first half goes before it
+    "unknown_type",  # a message of a kind that nobody knows goes before it
+    "huge_frame",  # a message of `size` bytes goes before it, 3 MiB where nothing is said
+    "price_update",  # a trade without an amount goes with it (Finnhub)
 ]
 # CoinCap's endpoints (assets, history, ...), another provider's as `service.endpoint`, or `*` for every one.
 Endpoint = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]+(\.[a-z0-9_]+)?)$")]
@@ -54,8 +75,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fault: it skips the first ``after`` answers of its endpoint, then hits ``times`` (None: all others).
 
     ``offset`` narrows it to the page that starts there, ``subject`` to answers about what has this in its name (a
-    venue's symbol, an archive's file); ``seconds`` is how long a ``stall`` lasts. Records of both versions are hit
-    alike.
+    venue's symbol, an archive's file); ``seconds`` is how long a ``stall`` lasts, ``size`` how much of it there is.
+    Records of both versions are hit alike.
     """
 
     kind: Kind
@@ -65,6 +86,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: int | None = None
     seconds: float = 5.0
     subject: str | None = None
+    size: int | None = None
 
 
 class FaultSwitch:
@@ -73,10 +95,21 @@ class FaultSwitch:
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = [(fault, [0]) for fault in faults]
 
-    def strike(self, endpoint: str, offset: int, subject: str = "") -> list[Fault]:
-        """The faults that hit this answer, in the order they were given; counts the answer."""
+    def concerns(self, endpoint: str) -> bool:
+        """Whether any of them could ever hit this endpoint."""
+        return any(fault.endpoint in ("*", endpoint) for fault, _ in self._faults)
+
+    def strike(
+        self, endpoint: str, offset: int, subject: str = "", among: Collection[Kind] | None = None
+    ) -> list[Fault]:
+        """The faults that hit this answer, in the order they were given; counts the answer.
+
+        ``among`` leaves out those of other kinds, for which it is no answer.
+        """
         hits = []
         for fault, seen in self._faults:
+            if among is not None and fault.kind not in among:
+                continue
             if fault.endpoint not in ("*", endpoint) or fault.offset not in (None, offset):
                 continue
             if fault.subject is not None and fault.subject not in subject:

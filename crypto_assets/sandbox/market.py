@@ -119,11 +119,12 @@ class Market:
     """A market of ``n_assets`` assets made from ``seed``; at every moment exactly so many are listed.
 
     With 40 assets or more the last four places pass from a delisted asset to a newly listed one now and then.
-    Every method takes aware datetimes and raises nothing of its own.
+    Every method takes aware datetimes and raises nothing of its own. ``activity`` is how many times as often the spot
+    markets trade; all trades of a market's day are made at once, a million of them in a second or two.
     """
 
-    def __init__(self, seed: int = 7, *, n_assets: int = 250) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 7, *, n_assets: int = 250, activity: float = 1.0) -> None:
+        self.seed, self.activity = seed, activity
         n_fixed = n_assets - (HANDOVER_SLOTS if n_assets >= 40 else 0)
         self._coins = coins(seed, n_fixed)
         self._by_id = {coin.id: coin for coin in self._coins}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import msgspec
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +24,12 @@ class ShortBody(Response):
         await super().__call__(scope, receive, send)
 
 
+def key_of(asked: HTTPConnection) -> str:
+    """The key that CoinCap is asked with: as a bearer, or in the address."""
+    scheme, _, token = asked.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else asked.query_params.get("apiKey", "")
+
+
 def refusal(struck: list[Fault]) -> Response | None:
     """The answer of the first fault that leaves no room for data, made anew, as a response is sent once."""
     answers: dict[str, Callable[[], Response]] = {
@@ -31,6 +38,8 @@ def refusal(struck: list[Fault]) -> Response | None:
         "quota_403": lambda: json_reply(403, fault_kinds.QUOTA_403),
         "not_found": lambda: json_reply(404, {"error": "Not found"}),
         "server_error": lambda: json_reply(500, {"error": "Internal server error"}),
+        "unauthorized": lambda: json_reply(401, {"error": "Unauthorized"}),
+        "unavailable": lambda: json_reply(503, {"error": "Service Unavailable"}),
         "html": lambda: Response(fault_kinds.PAGE, 200, media_type="text/html"),
     }
     return next((answers[fault.kind]() for fault in struck if fault.kind in answers), None)

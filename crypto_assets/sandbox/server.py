@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from crypto_assets.errors import TransientError, UsageError
 from crypto_assets.sandbox.app import create_app
 from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault
+from crypto_assets.sandbox.ledger import Opened, Sent, Traded
 from crypto_assets.sandbox.source import Source
 from crypto_assets.sandbox.state import Clock, SandboxState
 
@@ -45,9 +46,18 @@ class Sandbox:
         """Base address of the version with keys and credits."""
         return f"{self.url}/v3"
 
-    def set_now(self, now: datetime | None) -> None:
-        """Freeze the market's time (aware); None lets it run with the clock."""
-        self.state.set_now(now)
+    @property
+    def ws(self) -> str:
+        """Base address of the streams: ``<ws>/<service>/ws``."""
+        return self.url.replace("http", "ws", 1)
+
+    def set_now(self, now: datetime | None, speed: float = 0.0) -> None:
+        """Freeze the market's time (aware), or let it pass from there at ``speed``; None lets it run with the clock."""
+        self.state.set_now(now, speed)
+
+    def set_speed(self, speed: float) -> None:
+        """Let the market's time go on from where it is at so many seconds a second; 0 freezes it."""
+        self.state.set_speed(speed)
 
     def set_faults(self, faults: list[Fault]) -> None:
         """Replace all faults."""
@@ -62,8 +72,26 @@ class Sandbox:
         return self.state.calls()
 
     def forget_calls(self) -> None:
-        """Begin counting anew, credits and the minute's window included."""
+        """Begin counting anew, credits, the minute's window and what streams sent included."""
         self.state.forget_calls()
+
+    def connections(self, service: str | None = None) -> list[Opened]:
+        """Every websocket that was opened since the start or ``forget_calls``, of one service or of all."""
+        return [opened for opened in list(self.state.ledger.connections) if service in (None, opened.service)]
+
+    def sent(self, service: str | None = None) -> list[Sent]:
+        """What was sent on which connection, in its order: runs of trades; one that was sent twice is in two."""
+        return [run for run in list(self.state.ledger.sent) if service in (None, run.service)]
+
+    def happened(
+        self, service: str, start: datetime, end: datetime, markets: Collection[str] | None = None
+    ) -> list[Traded]:
+        """The truth: every trade (or price) in [start, end), sent or not, by time.
+
+        ``markets`` are market ids, or CoinCap's assets; None: those that any connection has subscribed to. Raises
+        ``KeyError`` for a service that has no stream.
+        """
+        return self.state.streams[service].happened(start, end, markets)
 
 
 def _utc_now() -> datetime:
@@ -88,6 +116,8 @@ def serve(
     """
     import uvicorn
 
+    from crypto_assets.sandbox.uvicorn_wire import UvicornWire
+
     app = create_app(
         source,
         keys=keys,
@@ -102,7 +132,9 @@ def serve(
             # One implementation everywhere: faults rely on how it ends a connection that promised more bytes.
             http="h11",
             loop="asyncio",
-            ws="none",
+            ws=UvicornWire,
+            ws_per_message_deflate=False,
+            ws_ping_interval=None,  # no provider's pings are alike; those that it sends are its stream's
             lifespan="off",
             access_log=False,
             log_config=None,

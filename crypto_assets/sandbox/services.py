@@ -10,9 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Mount, Route
 
-from crypto_assets.sandbox import alpha_vantage, binance, binance_archive, coinbase, coingecko, kraken, mempool
+from crypto_assets.sandbox import (
+    alpha_vantage,
+    binance,
+    binance_archive,
+    binance_stream,
+    coinbase,
+    coinbase_stream,
+    coincap_stream,
+    coingecko,
+    finnhub,
+    kraken,
+    mempool,
+)
 from crypto_assets.sandbox.market import Market
 from crypto_assets.sandbox.state import SandboxState
+from crypto_assets.sandbox.streams import Stream
 
 Service = Callable[[Market, SandboxState], Sequence[Route]]
 
@@ -28,6 +41,25 @@ SERVICES: Mapping[str, Service] = {
 }
 
 
+# Those with a websocket, which is at ``/<service>/ws``.
+STREAMS: Mapping[str, type[Stream]] = {
+    "binance": binance_stream.BinanceStream,
+    "coinbase": coinbase_stream.CoinbaseStream,
+    "coincap": coincap_stream.CoincapStream,
+    "finnhub": finnhub.FinnhubStream,
+}
+
+
 def mounts(market: Market, state: SandboxState) -> list[Mount]:
     """Every service under its name."""
-    return [Mount(f"/{name}", routes=list(service(market, state))) for name, service in SERVICES.items()]
+    state.streams = {name: stream(name, market, state) for name, stream in STREAMS.items()}
+    return [
+        Mount(
+            f"/{name}",
+            routes=[
+                *(SERVICES[name](market, state) if name in SERVICES else ()),
+                *(state.streams[name].routes() if name in STREAMS else ()),
+            ],
+        )
+        for name in dict.fromkeys((*SERVICES, *STREAMS))
+    ]

@@ -173,7 +173,7 @@ def spot_markets(market: Market) -> dict[str, SpotMarket]:
     found = {}
     for venue, symbols in _LISTED.items():
         for symbol, rate in symbols.items():
-            spot = _spot_market(market, venue, symbol, rate)
+            spot = _spot_market(market, venue, symbol, rate * market.activity)
             if spot is not None:
                 found[spot.market_id] = spot
     return found

@@ -1,4 +1,4 @@
-"""What the sandbox remembers between answers: its time, its faults, and the calls that were made."""
+"""What the sandbox remembers between answers: its time, its faults, the calls that were made and what streams sent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
 from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.faults import Fault, FaultSwitch
+from crypto_assets.sandbox.ledger import Ledger
 from crypto_assets.sandbox.replies import refusal
+
+if TYPE_CHECKING:
+    from crypto_assets.sandbox.streams import Stream
 
 Clock = Callable[[], datetime]
 
@@ -22,36 +27,68 @@ _MINUTE = timedelta(minutes=1)
 
 
 class SandboxState:
-    """What the app remembers: the frozen market time, the faults, and the calls. Used by one event loop.
+    """What the app remembers: the market's time, the faults, the calls and the streams. Used by one event loop.
 
-    ``clock`` is real time: limits and credits follow it even while the market's time is frozen.
+    ``clock`` is real time: limits and credits follow it, however the market's time passes. ``keys`` are those that
+    CoinCap and Finnhub accept; None accepts any.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, keys: frozenset[str] | None = None) -> None:
         self.clock = clock
-        self._frozen: datetime | None = None
+        self.keys = keys
+        # The market's time, the real time when it was so, and the market's seconds in a real one; None: real time.
+        self._told: tuple[datetime, datetime, float] | None = None
+        # A change of speed from another thread must not turn a time back that was just read.
+        self._telling = Lock()
         self.faults = FaultSwitch([])
         self.events = Events()
         # Calls, or weight of calls, a minute by service, where a test wants another number than the service's own.
         self.limits: dict[str, int] = {}
+        # Seconds between what streams say by themselves (pings, heartbeats), where a test wants others than their own.
+        self.pulses: dict[str, float] = {}
+        self.streams: dict[str, Stream] = {}
         self.forget_calls()
 
-    def now(self) -> datetime:
-        """The market's time: the frozen one, else the clock's, in UTC."""
-        return self._frozen or self.clock().astimezone(UTC)
+    @property
+    def speed(self) -> float:
+        """How many of the market's seconds pass in a real one: 0 while it is frozen."""
+        return 1.0 if self._told is None else self._told[2]
 
-    def set_now(self, now: datetime | None) -> None:
-        """Freeze the market's time (aware datetimes only, ``ValueError`` otherwise); None lets it run."""
+    def now(self) -> datetime:
+        """The market's time in UTC: the clock's, a frozen one, or one that passes at its own speed."""
+        with self._telling:
+            return self._now()
+
+    def _now(self) -> datetime:
+        if self._told is None:
+            return self.clock().astimezone(UTC)
+        at, since, speed = self._told
+        return at + (self.clock().astimezone(UTC) - since) * speed if speed else at
+
+    def set_now(self, now: datetime | None, speed: float = 0.0) -> None:
+        """Freeze the market's time, or let it pass from there at ``speed`` seconds a second; None: real time.
+
+        Raises ``ValueError`` for a time without a zone, or a speed that is negative.
+        """
         if now is not None and now.tzinfo is None:
             raise ValueError("the market's time needs a time zone")
-        self._frozen = None if now is None else now.astimezone(UTC)
+        _check_speed(speed)
+        with self._telling:
+            self._told = None if now is None else (now.astimezone(UTC), self.clock().astimezone(UTC), speed)
+
+    def set_speed(self, speed: float) -> None:
+        """Let the market's time go on from where it is at another speed, 0 to freeze it. Raises as ``set_now``."""
+        _check_speed(speed)
+        with self._telling:
+            self._told = (self._now(), self.clock().astimezone(UTC), speed)
 
     def set_faults(self, faults: list[Fault]) -> None:
         """Replace all faults; their counts begin at zero."""
         self.faults = FaultSwitch(faults)
 
     def forget_calls(self) -> None:
-        """Begin anew: counts, used credits and the minute's window."""
+        """Begin anew: counts, used credits, the minute's window, and what streams sent."""
+        self.ledger = Ledger()
         self._counts: Counter[str] = Counter()
         self._credits = 0
         self._month: tuple[int, int] | None = None
@@ -113,3 +150,8 @@ class SandboxState:
         spent = 1 + math.ceil(n_bytes / _BYTES_PER_CREDIT)
         self._credits += spent
         self._used[key] += spent
+
+
+def _check_speed(speed: float) -> None:
+    if not 0 <= speed < math.inf:
+        raise ValueError("the market's time passes at some speed, and not backwards")

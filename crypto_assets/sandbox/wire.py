@@ -1,0 +1,71 @@
+"""A websocket below ASGI, which has one message a call and no broken connection: what ``streams.py`` writes to.
+
+Belongs here: how messages become bytes, and what a connection can do. That it can is ``uvicorn_wire.py``'s, which is
+imported only where something listens.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Protocol
+
+from starlette.websockets import WebSocket
+
+NAME = "sandbox.wire"
+"""Where a websocket's scope has its wire, among the extensions."""
+_TEXT = 0x81  # a whole text message, unmasked as a server's are
+
+
+class Wire(Protocol):
+    """A connection that can be written to in pieces, cut off, and left hanging.
+
+    ``is_frozen`` is for the app to set: what comes is taken and forgotten, pings and closes too, and nothing goes.
+    """
+
+    is_frozen: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is written now can arrive."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Hand over what ``framed`` made; False where the connection is over."""
+        ...
+
+    async def drained(self) -> None:
+        """Until the other side has taken most of what was written, or the connection is over."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection without a close."""
+        ...
+
+
+def wire_of(socket: WebSocket) -> Wire:
+    """The connection below a websocket of ``serve``."""
+    wire: Wire = socket.scope["extensions"][NAME]
+    return wire
+
+
+def _header(length: int) -> bytes:
+    if length < 126:
+        return bytes((_TEXT, length))
+    if length < 1 << 16:
+        return struct.pack("!BBH", _TEXT, 126, length)
+    return struct.pack("!BBQ", _TEXT, 127, length)
+
+
+# Nearly every message is shorter; making the header anew costs as much as all else about it.
+_HEADERS = [_header(length) for length in range(4096)]
+
+
+def framed(messages: Iterable[bytes]) -> bytes:
+    """Text messages as they go over the wire (RFC 6455), one after the other."""
+    parts = []
+    for message in messages:
+        length = len(message)
+        parts.append(_HEADERS[length] if length < len(_HEADERS) else _header(length))
+        parts.append(message)
+    return b"".join(parts)
