@@ -229,8 +229,12 @@ class AthenaEngine:
         if not output and not is_managed:
             raise self._no_output()
         if output:
-            with self._border(bucket=urlsplit(output).netloc):
-                self._connection.s3_client.head_bucket(Bucket=urlsplit(output).netloc)
+            place = urlsplit(output)
+            with self._border(bucket=place.netloc):
+                # Of its own place only: a role need not see the rest of the bucket.
+                self._connection.s3_client.list_objects_v2(
+                    Bucket=place.netloc, Prefix=place.path.lstrip("/"), MaxKeys=1
+                )
         limit = settings.get("BytesScannedCutoffPerQuery")
         told = f"at most {limit / _MB:,.0f} MB a query" if limit else "no limit of bytes a query"
         return f"workgroup {self._workgroup}, results in {output or 'Athena'}, {told}"

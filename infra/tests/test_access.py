@@ -78,6 +78,14 @@ def test_nobody_but_maintenance_deletes(judge: Judge, policies: Policies) -> Non
             assert (judged == "Allowed") == may, (component, path)
             if component != "maintenance":
                 assert judged == "ExplicitlyDenied"
+    allowed = {
+        component
+        for component, role in policies.roles.items()
+        for policy in role["identity"]
+        for statement in policy["Statement"]
+        if "s3:Delete" in str(statement["Action"])
+    }
+    assert allowed == {"maintenance"}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +149,9 @@ def test_queries_run_in_a_components_own_workgroup_and_leave_results_there(judge
             if group != "primary":
                 result = f"{WORK}/athena/{prefix}/result.csv"
                 assert judge.allows(component, "s3:GetObject", result) == (group == own)
+                # The engine looks whether its place is there before it asks.
+                place = {"s3:prefix": f"athena/{prefix}/"}
+                assert judge.allows(component, "s3:ListBucket", WORK, place) == (group == own)
     others = set(COMPONENTS) - {"dashboard", "analyst"}
     assert not [c for c in others if judge.allows(c, "s3:GetObject", f"{WORK}/athena/people/result.csv")]
 
