@@ -21,12 +21,12 @@ from types import TracebackType
 
 import polars as pl
 
-from crypto_assets.errors import DataError
+from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
 from crypto_assets.providers.feed import Decoded, Feed, Messages
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake, PositionMoved
 from crypto_assets.stream.blocks import Block, Event
-from crypto_assets.stream.transport import Delivery, Position, Source
+from crypto_assets.stream.transport import ChannelsChanged, Delivery, Position, Source
 from crypto_assets.tables.contract import UTC_TIME, Contract, polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
 
@@ -131,9 +131,18 @@ class Consumer:
             TransientError, NeedsYouError, DataError: of the source or the lake. Nothing is lost: the next step, here or
                 in another process, goes on from what has landed.
         """
-        for delivery in self._source.poll(seconds):
-            self._take(delivery)
-        done = self._finished(wait=False)
+        done: list[Landing] = []
+        problem: CryptoAssetsError | None = None
+        try:
+            self._take(self._source.poll(seconds))
+        except ChannelsChanged:
+            # What is being written belongs to channels that were ours: it lands, or finds the positions moved.
+            done = self._finished(wait=True)
+            self._restart()
+        except (TransientError, NeedsYouError) as error:
+            # A broker that is away keeps nobody from committing what is in hand.
+            problem = error
+        done += self._finished(wait=False)
         batch = self._batch
         if batch.positions and (
             batch.n_rows >= self._most_rows or self._clock.monotonic() - batch.opened >= self._most_s
@@ -142,6 +151,8 @@ class Consumer:
             # A failed commit has emptied the batch: its blocks are read again.
             if self._batch is batch:
                 self._submit()
+        if problem is not None and not done:
+            raise problem
         return done
 
     def flush(self) -> list[Landing]:
@@ -152,13 +163,23 @@ class Consumer:
             done += self._finished(wait=True)
         return done
 
-    def _take(self, delivery: Delivery) -> None:
+    def _take(self, deliveries: Iterable[Delivery]) -> None:
+        """Add all of them to the batch; where one cannot be added all that is not in the lake is read again."""
+        try:
+            for delivery in deliveries:
+                self._add(delivery)
+        except BaseException:
+            self._restart()
+            raise
+
+    def _add(self, delivery: Delivery) -> None:
         batch, block = self._batch, delivery.block
         if not batch.positions:
             batch.opened = self._clock.monotonic()
         batch.positions[delivery.channel] = delivery.position
         if block is None:
-            log.warning("%s: %s", delivery.channel, delivery.problem)
+            if delivery.problem:
+                log.warning("%s: %s", delivery.channel, delivery.problem)
             return
         app = _app(block)
         if app not in self._next:

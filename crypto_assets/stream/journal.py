@@ -156,8 +156,10 @@ class Reader:
                     break
                 self._path, self._offset = first[0], 0
             ended = True
+            # Asked before it is read: a block that is written meanwhile, and a segment after it, are of the next round.
+            is_last = self._is_last()
             for told, after in _records(self._path, self._offset):
-                block = _decoded(told, self._path, is_last=self._is_last())
+                block = _decoded(told, self._path, is_last=is_last)
                 if block is None:
                     break
                 self._offset = after
@@ -168,7 +170,7 @@ class Reader:
                 if size >= most_bytes:
                     ended = False
                     break
-            if not ended or self._is_last():
+            if not ended or is_last:
                 break
             self._path, self._offset = self._following(), 0
         return found

@@ -7,7 +7,7 @@ in the Delta log of the table and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,10 @@ Landed = Callable[[str], Position | None]
 
 @dataclass(frozen=True)
 class Delivery:
-    """One record of a channel, and the position after it; the block is None where the record is none, saying why."""
+    """One record of a channel, and the position after it.
+
+    The block is None where the record is none, and ``problem`` says why; without a problem only the position moves.
+    """
 
     channel: str
     position: Position
@@ -30,8 +33,23 @@ class Delivery:
     problem: str = ""
 
 
+class ChannelsChanged(Exception):  # noqa: N818 (it says what happened)
+    """A source has won or lost channels to another consumer: what was read and is not in the lake is read anew, by
+    whoever has its channel now."""
+
+
 class Sink(Protocol):
     """Where a collector's blocks go."""
+
+    name: str
+    """Its address, without secrets."""
+
+    def open(self, memory: Mapping[str, int]) -> dict[str, int]:
+        """Get in touch, before the first ``put``. What it returns it is given again after a restart, as ``memory``.
+
+        Raises as ``put``.
+        """
+        ...
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Hand over blocks in order, and return when all of them are safe there.
@@ -55,7 +73,9 @@ class Source(Protocol):
 
     def poll(self, seconds: float) -> list[Delivery]:
         """What has come since, waiting at most so long for something. Channels that are new here begin where ``landed``
-        says. Raises as ``Sink.put``, with nothing lost: the next poll goes on."""
+        says. What one poll returns is taken as a whole: several blocks may come with the same position.
+
+        Raises as ``Sink.put``, with nothing lost: the next poll goes on. Raises ChannelsChanged."""
         ...
 
     def rewind(self) -> None:
