@@ -104,5 +104,6 @@ FEED = Feed(
     is_data=_is_data,
     control=_control,
     decode=decode,
-    max_symbols=100,
+    # A message a product, and a client may send a hundred a second: opening twice in one must fit.
+    max_symbols=50,
 )

@@ -32,18 +32,24 @@ def _control(message: bytes) -> Control:
     plain = printable(message)
     if plain.lower().startswith("unauthorized"):
         return Control(Sign.DENIED, plain)
+    if message.startswith(b'{"error"'):
+        return Control(Sign.ERROR, plain)
     return Control(Sign.BAD, f"unreadable: {plain}")
 
 
 def decode(messages: Messages) -> Decoded:
-    """Rows of prices in USD, as sent."""
+    """Rows of prices in USD, as sent. A map with a key that was not asked for is none of prices."""
     found, places, bad = read(messages, dict[str, str])
-    arrived = arrivals(messages, places, [len(changed) for changed in found])
-    told = {
-        "symbol": [asset for changed in found for asset in changed],
-        "price": [price for changed in found for price in changed.values()],
-    }
-    return decoded(None, prices(messages, arrived, told), bad)
+    known: list[tuple[int, dict[str, str]]] = []
+    for place, changed in zip(places, found, strict=True):
+        if strangers := changed.keys() - messages.markets.keys():
+            bad[place] = f"unknown asset {printable(min(strangers).encode())}"
+        else:
+            known.append((place, changed))
+    arrived = arrivals(messages, [place for place, _ in known], [len(changed) for _, changed in known])
+    told = [pair for _, changed in known for pair in changed.items()]
+    columns = {"symbol": [asset for asset, _ in told], "price": [price for _, price in told]}
+    return decoded(None, prices(messages, arrived, columns), bad)
 
 
 FEED = Feed(
