@@ -13,7 +13,7 @@ import dagster as dg
 from crypto_assets.assets.handles import absence, handles
 from crypto_assets.assets.lake_asset import linked
 from crypto_assets.assets.quality import gaps, operations
-from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
+from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool, stream
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
 from crypto_assets.automation import jobs, repair, restatements, schedules, sensors
@@ -38,7 +38,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     raw = dg.load_assets_from_modules([RAW[name] for name in present])
     derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations, gaps])
     return dg.Definitions(
-        assets=linked([*raw, *derived], catalog_of(settings.catalog, settings.catalog_prefix)),
+        assets=linked([*raw, *stream.SPECS, *derived], catalog_of(settings.catalog, settings.catalog_prefix)),
         asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
         jobs=[
             jobs.refresh,

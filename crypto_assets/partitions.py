@@ -6,9 +6,12 @@ Assets, symbols and venues are rows, never partitions, so that one selection of 
 from __future__ import annotations
 
 import warnings
-from datetime import date
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 
 import dagster as dg
+
+from crypto_assets.tables.window import HOUR, Window
 
 # Partitioned checks and single-run backfills are marked preview and beta; tests/test_upstream.py pins what we rely on.
 # Here, because every module that makes an asset or a check imports this one first.
@@ -24,6 +27,19 @@ SINGLE_RUN = dg.BackfillPolicy.single_run()
 # A run with this tag refreshes only the hours that hold something new; without it, whole days.
 REFRESH_TAG = "crypto_assets/refresh"
 REFRESH_HOURS = "hours"
+# A run with this tag computes these hours, and no others, of tables that know hours: a stream's hours that are over.
+HOURS_TAG = "crypto_assets/hours"
+
+
+def hours_tag(hours: Iterable[datetime]) -> dict[str, str]:
+    """The tag for these hours, each by its beginning."""
+    return {HOURS_TAG: ",".join(f"{hour:%Y-%m-%dT%H}" for hour in sorted(hours))}
+
+
+def hours_of(tags: Mapping[str, str]) -> tuple[Window, ...]:
+    """The hours that a run's tags name, in order; none where all of its days are meant."""
+    told = (datetime.strptime(f"{hour}+0000", "%Y-%m-%dT%H%z") for hour in tags.get(HOURS_TAG, "").split(",") if hour)
+    return tuple(Window(hour.astimezone(UTC), hour.astimezone(UTC) + HOUR) for hour in told)
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

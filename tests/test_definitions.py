@@ -20,7 +20,7 @@ from crypto_assets.providers.registry import NAMES
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
-from crypto_assets.tables import ALL_TABLES, quality, raw, refined, trusted
+from crypto_assets.tables import ALL_TABLES, quality, raw, refined, stream, trusted
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.window import Window
 from tests.chain import at, chain
@@ -48,19 +48,20 @@ def test_definitions_load_and_every_table_is_an_asset(settings: Settings) -> Non
 def test_every_table_has_a_blocking_check(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
     blocking = {key.asset_key for key in graph.asset_check_keys if graph.get(key).blocking}
-    assert blocking == graph.get_all_asset_keys()
+    assert blocking == graph.executable_asset_keys
+    assert graph.get_all_asset_keys() - blocking == {dg.AssetKey(list(c.table.path)) for c in stream.TABLES}
 
 
 def test_the_whole_chain_shares_one_partitions_definition_and_one_backfill_policy(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
-    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len({node.partitions_def for node in nodes}) == 1
+    assert len({graph.get(key).partitions_def for key in graph.get_all_asset_keys()}) == 1
+    nodes = [graph.get(key) for key in graph.executable_asset_keys]
     assert {node.backfill_policy for node in nodes} == {dg.BackfillPolicy.single_run()}
 
 
 def test_every_asset_shows_columns_with_units_and_refined_ones_their_lineage(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
-    for contract in (*raw.TABLES, *trusted.TABLES, *refined.TABLES):
+    for contract in (*raw.TABLES, *stream.TABLES, *trusted.TABLES, *refined.TABLES):
         node = graph.get(dg.AssetKey(list(contract.table.path)))
         schema = node.metadata["dagster/column_schema"]
         assert [column.name for column in schema.columns] == contract.column_names()

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from crypto_assets.analytics.exact import quotient
+from crypto_assets.analytics.preference import of_venues
 from crypto_assets.tables.contract import MONEY, UTC_TIME
 from crypto_assets.tables.trusted import INTERVALS
 
@@ -86,15 +88,20 @@ def rolled(interval: str, finer: pl.LazyFrame, candles: pl.LazyFrame) -> pl.Lazy
     return _finished(best)
 
 
-def _of_trades(trades: pl.LazyFrame) -> pl.LazyFrame:
-    """Minutes of trades, in the order of their time and, within one moment, of their ids (by number where numbers)."""
+def in_order(trades: pl.LazyFrame) -> pl.LazyFrame:
+    """Trades in the order of their time and, within one moment, of their ids (by number where numbers)."""
     fine = pl.col("traded_us").fill_null(pl.col("traded_at").dt.epoch("us"))
     number = pl.col("trade_id").cast(pl.Int64, strict=False)
+    return trades.sort(fine, number, "trade_id", nulls_last=True)
+
+
+def _of_trades(trades: pl.LazyFrame) -> pl.LazyFrame:
+    """Minutes of trades."""
     is_buy = pl.col("taker_side") == "buy"
     price, quantity = pl.col("price"), pl.col("quantity")
     end = pl.col("opened_at").dt.offset_by("1m")
     return (
-        trades.sort(fine, number, "trade_id", nulls_last=True)
+        in_order(of_venues(trades))
         .with_columns(value=price * quantity, bought=pl.when(is_buy).then(quantity).otherwise(pl.lit(0, MONEY)))
         .group_by("venue", "market_id", opened_at=pl.col("traded_at").dt.truncate("1m"))
         .agg(
@@ -183,10 +190,6 @@ def _rolled(bars: pl.LazyFrame, interval: str) -> pl.LazyFrame:
     )
 
 
-# A tenth of what a Decimal(38, 18) holds.
-_HIGHEST_VWAP = 1e19
-
-
 def _whole_sum(name: str) -> pl.Expr:
     """The sum, or null where a part is unknown: the sum of the others would look like all."""
     return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum())
@@ -194,11 +197,8 @@ def _whole_sum(name: str) -> pl.Expr:
 
 def _finished(bars: pl.LazyFrame) -> pl.LazyFrame:
     """The columns that follow from the others."""
-    # A quotient that the type cannot hold would end the computation of every market: one absurd record has none.
-    ratio = pl.col("volume_quote").cast(pl.Float64) / pl.col("volume_base").cast(pl.Float64)
-    can_divide = (pl.col("volume_base") > 0) & (ratio < _HIGHEST_VWAP)
     return bars.with_columns(
-        vwap=pl.when(can_divide).then(pl.col("volume_quote")) / pl.when(can_divide).then(pl.col("volume_base")),
+        vwap=quotient("volume_quote", "volume_base"),
         completeness=pl.col("n_obs") / pl.col("n_expected"),
         date=pl.col("opened_at").dt.date(),
         month=pl.col("opened_at").dt.date().dt.truncate("1mo"),

@@ -20,3 +20,17 @@ def mean(decimals: pl.Expr) -> pl.Expr:
 def total(doubles: pl.Expr) -> pl.Expr:
     """The sum of doubles, each taken to 18 fractional digits; a NaN (a share of nothing) adds nothing."""
     return doubles.fill_nan(None).cast(MONEY).sum().cast(pl.Float64)
+
+
+# A tenth of what a Decimal(38, 18) holds.
+_HIGHEST = 1e19
+
+
+def quotient(dividend: str, divisor: str) -> pl.Expr:
+    """The quotient of two Decimal columns, rounded to 18 digits; null where the divisor is zero or it would not fit.
+
+    A quotient that the type cannot hold would end the computation of every market: one absurd record has none.
+    """
+    ratio = pl.col(dividend).cast(pl.Float64) / pl.col(divisor).cast(pl.Float64)
+    can_divide = (pl.col(divisor) > 0) & (ratio < _HIGHEST)
+    return pl.when(can_divide).then(pl.col(dividend)) / pl.when(can_divide).then(pl.col(divisor))

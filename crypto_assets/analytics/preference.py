@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from crypto_assets.tables.trusted import PREFERENCE
+from crypto_assets.tables.trusted import PREFERENCE, RELAYS
 
 # A provider that is silent for less than this is out of order, and its last words on slow facts stand; after that it
 # is gone (a key that was not renewed), and the next one speaks.
@@ -28,6 +28,16 @@ def preferred(rows: pl.LazyFrame, by: Sequence[pl.Expr]) -> pl.LazyFrame:
     ``[HOUR]`` chooses for all assets together, as sums and ranks need it; ``[pl.col("asset_id"), HOUR]`` for each.
     """
     return rows.filter(_PLACE.eq(_PLACE.min().over(by)))
+
+
+def of_venues(trades: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of ``trusted.trades`` without those that a relay states of a market and hour in which its venue is heard.
+
+    A relay has no ids of the venue's: its trades and the venue's own cannot be told to be the same, and both together
+    would count everything twice.
+    """
+    is_relayed = pl.col("provider").is_in(RELAYS)
+    return trades.filter(is_relayed == is_relayed.min().over("market_id", pl.col("traded_at").dt.truncate("1h")))
 
 
 def speaking(runs: pl.LazyFrame, entity: str) -> pl.LazyFrame:

@@ -6,7 +6,8 @@ Asset functions hold no storage and no Dagster code; this is where both live. Wh
   the others materialized (a plain ranged run would lose them all).
 * A day whose upstream has a failing blocking verdict in ``quality.check_results`` is not computed: the gate is data,
   and so it holds for a schedule's run, a backfill and a person's click alike.
-* A scheduled refresh of the day in progress replaces only the hours that hold something new.
+* A scheduled refresh of the day in progress replaces only the hours that hold something new, and a run for hours of a
+  stream only those. What a stream appends during a run is the next one's.
 * Rows that cover more than an hour are computed and replaced by whole buckets, which may reach beyond the days asked
   for, so that days in any order give one table.
 """
@@ -22,7 +23,7 @@ import polars as pl
 
 from crypto_assets import __version__
 from crypto_assets.errors import CryptoAssetsError, DataError
-from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG, SINGLE_RUN
+from crypto_assets.partitions import DAILY, REFRESH_HOURS, REFRESH_TAG, SINGLE_RUN, hours_of
 from crypto_assets.resources.athena import console_url
 from crypto_assets.resources.catalog import Catalog
 from crypto_assets.resources.failpoints import failpoint
@@ -43,6 +44,8 @@ from crypto_assets.tables.contract import (
     primary_key,
 )
 from crypto_assets.tables.quality import CheckResults, Quarantine, RevisionLedger
+from crypto_assets.tables.stream import TABLES as STREAMS
+from crypto_assets.tables.stream import Delivered
 from crypto_assets.tables.window import DAY, Window, bucket, contiguous, months, whole_buckets
 
 # An answer may land minutes after one that was asked for later: the hour of now, and the one before at its turn.
@@ -169,7 +172,7 @@ def settle_window(
 
     Raises DataError, and writes nothing, where every pull of a whole day was refused: what the day held stays.
     """
-    sources = [parse(lake.scan(raw, window).collect()) for raw, parse in parsers.items()]
+    sources = [parse(lake.scan(raw, window, pinned=True).collect()) for raw, parse in parsers.items()]
     settled = settle(contract, sources, window)
     if window == Window.of_days(window.days[0], window.days[-1]):
         drifted = {pull_id: note for records in sources for pull_id, note in records.drifted.items()}
@@ -211,9 +214,16 @@ def asset_of(
     """The Dagster asset of a table that is computed from other tables."""
 
     def body(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.Output[None]]:
+        hours = hours_of(context.run.tags)
+        for other in upstream:
+            if issubclass(other, Delivered):
+                lake.pin(other)
+
         def windows(days: Sequence[date]) -> Iterator[Window]:
             for window in windows_of(contract, days):
-                if context.run.tags.get(REFRESH_TAG) == REFRESH_HOURS and contract.table.clock:
+                if hours and contract.table.clock:
+                    yield from buckets_with(contract, hours, window)
+                elif context.run.tags.get(REFRESH_TAG) == REFRESH_HOURS and contract.table.clock:
                     yield from hours_behind(lake, contract, upstream, window)
                 else:
                     yield window
@@ -282,7 +292,9 @@ def linked(assets: Iterable[Any], catalog: Catalog | None) -> list[Any]:
         contract = BY_NAME.get(".".join(spec.key.path))
         return spec.merge_attributes(metadata=athena_link(catalog, contract)) if contract else spec
 
-    return [asset.map_asset_specs(told) for asset in assets] if catalog else list(assets)
+    if catalog is None:
+        return list(assets)
+    return [told(asset) if isinstance(asset, dg.AssetSpec) else asset.map_asset_specs(told) for asset in assets]
 
 
 def column_schema(contract: type[Contract]) -> dg.TableSchema:
@@ -414,6 +426,14 @@ def hours_behind(
     is_recent = pl.col("hour").rank("dense", descending=True) <= RECENT_HOURS
     for hour in hours.filter(~is_same | is_recent).sort("hour").collect()["hour"]:
         yield Window(*bucket(hour, every))
+
+
+def buckets_with(contract: type[Contract], hours: Iterable[Window], window: Window) -> Iterator[Window]:
+    """The table's buckets that these hours of the window touch, each once and in order."""
+    every = contract.table.bucket or "1h"
+    asked = (hour.start for hour in hours if window.start <= hour.start < window.end)
+    for start, end in sorted({bucket(opens, every) for opens in asked}):
+        yield Window(start, end)
 
 
 def within(contract: type[Contract], window: Window, rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -556,10 +576,11 @@ def _automation() -> dg.AutomationCondition[Any]:
     at the newest day only; history is bounded by the days that really changed.
 
     Nothing is asked of a day only because it is missing, and a missing input is an empty one: history is carried to
-    days on which no snapshot was ever taken.
+    days on which no snapshot was ever taken. What streams append is carried by the hour (``automation/streams.py``).
     """
     condition = dg.AutomationCondition
+    streams = dg.AssetSelection.assets(*[dg.AssetKey(list(table.table.path)) for table in STREAMS])
     is_stopped = condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
-    changed = condition.any_deps_updated().since_last_handled()
+    changed = condition.any_deps_updated().ignore(streams).since_last_handled()
     follows = changed & ~condition.any_deps_in_progress() & ~condition.in_progress() & ~is_stopped
     return follows.with_label("follow_upstream")

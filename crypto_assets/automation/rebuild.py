@@ -25,12 +25,13 @@ from crypto_assets.errors import CryptoAssetsError, DataError, TransientError
 from crypto_assets.partitions import range_tags
 from crypto_assets.resources.inspection import files_of
 from crypto_assets.resources.lake import Lake, content_hash
-from crypto_assets.tables import ALL_TABLES, raw, refined, trusted
+from crypto_assets.tables import ALL_TABLES, raw, refined, stream, trusted
 from crypto_assets.tables.contract import Contract, Write, Zone
 from crypto_assets.tables.quality import CheckResults, Quarantine
 from crypto_assets.tables.window import Window
 
 COMPARED: tuple[type[Contract], ...] = (*trusted.TABLES, *refined.TABLES, Quarantine)
+_RAW: tuple[type[Contract], ...] = (*raw.TABLES, *stream.TABLES)
 
 
 class LakeBeside(Lake):
@@ -42,6 +43,17 @@ class LakeBeside(Lake):
 
     def uri(self, contract: type[Contract]) -> str:
         return self._live.uri(contract) if contract.table.zone is Zone.RAW else super().uri(contract)
+
+    def scan(self, contract: type[Contract], window: Window | None = None, *, pinned: bool = False) -> pl.LazyFrame:
+        """As the live lake's; of a stream's trades only those of hours that it has carried on."""
+        rows = super().scan(contract, window, pinned=pinned)
+        if contract is not stream.RawTrades:
+            return rows
+        hour = pl.col("hour").dt.truncate("1h")
+        trades = self._live.scan(trusted.Trades, window).select(hour="traded_at")
+        refused = self._live.scan(Quarantine, window).filter(table_name=trusted.Trades.table.full_name)
+        carried = pl.concat([trades, refused.select(hour="observed_at")]).select(hour.unique())
+        return rows.join(carried, left_on=pl.col("traded_at").dt.truncate("1h"), right_on="hour", how="semi")
 
     def append(self, contract: type[Contract], frame: pl.DataFrame, *, app: str, version: int) -> Any:
         raise ValueError(f"{contract.table.full_name} is the live lake's: a rebuild reads it only")
@@ -133,7 +145,7 @@ def rebuild(lake: Lake, first: date | None = None, last: date | None = None, *, 
 
 def held_days(lake: Lake) -> list[date]:
     """The days that raw's answers are about or that the tables to compare hold, oldest first."""
-    days = {day for contract in (*raw.TABLES, *COMPARED) if contract.table.partition_by for day in lake.days(contract)}
+    days = {day for contract in (*_RAW, *COMPARED) if contract.table.partition_by for day in lake.days(contract)}
     # An answer about many days lies in the partition of the first.
     ends = lake.scan(raw.RawCoincapHistory).filter(pl.col("window_end_at") > pl.col("window_start_at"))
     last = ends.select(pl.col("window_end_at").max()).collect().item()
@@ -206,7 +218,7 @@ def _new_failures(lake: Lake, beside: Lake, contract: type[Contract], days: Sequ
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-    states = (lake.state(contract) for contract in (*raw.TABLES, *COMPARED))
+    states = (lake.state(contract) for contract in (*_RAW, *COMPARED))
     return {state.table: state.version for state in states if state is not None}
 
 

@@ -21,7 +21,7 @@ from crypto_assets.assets.lake_asset import MATERIALIZED, buckets_of, windows_of
 from crypto_assets.checks import suites
 from crypto_assets.checks.rules import rules_of
 from crypto_assets.checks.verdicts import Case, Check, Severity, Verdict
-from crypto_assets.partitions import DAILY
+from crypto_assets.partitions import DAILY, hours_of
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.failpoints import failpoint
 from crypto_assets.resources.lake import Lake
@@ -79,7 +79,9 @@ def asset_checks(contract: type[Contract], data_docs: Path) -> dg.AssetChecksDef
         context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
     ) -> Iterator[dg.AssetCheckResult]:
         days = [date.fromisoformat(key) for key in context.op_execution_context.partition_keys]
-        verdicts = run_checks(contract, days, checks=checks, lake=lake, clock=clock, data_docs=data_docs)
+        # A table that is computed by the day because it is large is judged by the hour where hours were computed.
+        hours = hours_of(context.op_execution_context.run.tags) if contract.table.batch == "day" else ()
+        verdicts = run_checks(contract, days, checks=checks, lake=lake, clock=clock, data_docs=data_docs, hours=hours)
         if len(days) > 1:
             _report_partitions(context, asset_key, checks, verdicts)
         for check in checks:
@@ -99,17 +101,26 @@ def run_checks(
     lake: Lake,
     clock: Clock,
     data_docs: Path,
+    hours: tuple[Window, ...] = (),
 ) -> dict[date, dict[str, list[Verdict]]]:
-    """Judge the days, keep the verdicts in ``quality.check_results``, and return them by day and check."""
+    """Judge the days, or only these ``hours`` of them, keep the verdicts in ``quality.check_results``, and return them
+    by day and check."""
     verdicts: dict[date, dict[str, list[Verdict]]] = {}
     for window in windows_of(contract, days):
-        rows = lake.read(contract, None if contract.table.write is Write.MERGE else buckets_of(contract, window))
-        case = Case(lake, contract, window, rows, clock.now(), _validated(lake, contract, rows))
+        rows = _rows(lake, contract, window, hours)
+        case = Case(lake, contract, window, rows, clock.now(), _validated(lake, contract, rows), hours)
         verdicts.update(_by_day(checks, case))
         if case.validation is not None:
             suites.write_docs(case.validation, _page(data_docs, contract, window))
         keep(lake, contract, window, {day: verdicts[day] for day in window.days})
     return verdicts
+
+
+def _rows(lake: Lake, contract: type[Contract], window: Window, hours: Sequence[Window]) -> pl.DataFrame:
+    if contract.table.write is Write.MERGE:
+        return lake.read(contract)
+    inside = [hour for hour in hours if window.start <= hour.start < window.end]
+    return pl.concat(lake.read(contract, hour) for hour in inside or [buckets_of(contract, window)])
 
 
 def _by_day(checks: Sequence[Check], case: Case) -> dict[date, dict[str, list[Verdict]]]:
@@ -171,7 +182,7 @@ def _validated(lake: Lake, contract: type[Contract], rows: pl.DataFrame) -> Any:
 
 def _case(checks: Sequence[Check], whole: Case, window: Window) -> Case:
     """What the checks look at in a part of a case."""
-    rows = whole.lake.read(whole.contract, buckets_of(whole.contract, window))
+    rows = _rows(whole.lake, whole.contract, window, whole.hours)
     # Great Expectations takes longest by far, and is not asked again for what it found good.
     is_validated = any(check.name == EXPECTATIONS for check in checks)
     validation = _validated(whole.lake, whole.contract, rows) if is_validated else None

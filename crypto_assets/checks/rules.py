@@ -48,7 +48,8 @@ _PULL = ("provider", "observed_at")
 
 def _known_fields(case: Case) -> Finding:
     endpoints = case.rows["endpoint"].unique().to_list()
-    reading = READINGS[case.contract] if issubclass(case.contract, raw.RawAnswers) else None
+    reading = READINGS.get(case.contract)
+    reading = reading if isinstance(reading, Reading) else None
     known_of = reading.known if reading else {}
     known: frozenset[str] = frozenset().union(*(known_of.get(e, frozenset()) for e in endpoints))
     new = sorted(_sent_names(reading, case.rows) - known) if reading and known_of else []

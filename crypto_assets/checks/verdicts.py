@@ -53,7 +53,7 @@ class Verdict:
 @dataclass(frozen=True)
 class Case:
     """What a check looks at: the table's rows of a window, the lake beside them, the time, and what the table's Great
-    Expectations suite found in the rows."""
+    Expectations suite found in the rows. ``hours`` are all that was computed of the window, where that was not all."""
 
     lake: Lake
     contract: type[Contract]
@@ -61,6 +61,7 @@ class Case:
     rows: pl.DataFrame
     now: datetime
     validation: Any = None
+    hours: tuple[Window, ...] = ()
 
 
 class Finding(NamedTuple):

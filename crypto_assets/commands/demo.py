@@ -410,6 +410,7 @@ def _proof(stage: Stage, again: Callable[[], None]) -> bool:
 def closing(lake: Lake, first: date, last: date, steps: output.Steps) -> bool:
     """Checks and counts, from the tables as they are."""
     from crypto_assets.commands.reconcile import counts, verdicts
+    from crypto_assets.resources.clock import SystemClock
     from crypto_assets.tables.window import Window
 
     window = Window.of_days(first, last)
@@ -426,7 +427,7 @@ def closing(lake: Lake, first: date, last: date, steps: output.Steps) -> bool:
             for told_ in bad.head(6).iter_rows(named=True)
         ]
     with steps.step("counts") as step:
-        found = list(counts(lake, window))
+        found = list(counts(lake, window, SystemClock().now()))
         wrong = [count.table for count in found if not count.is_equal]
         step.is_failed = bool(wrong)
         step.detail = f"differ: {', '.join(wrong)}" if wrong else "raw = trusted + quarantined + duplicates"

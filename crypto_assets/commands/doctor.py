@@ -66,7 +66,7 @@ def doctor(
                 findings += _mended(lake)
             if is_collecting:
                 findings += _collected(lake, now, is_agreed=is_agreed)
-            findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake)), _foreign(lake)]
+            findings += [*_tables(lake), _look("counts", lambda: _reconciled(lake, now)), _foreign(lake)]
             if catalog := lake.catalog:
                 findings.append(_look("catalog", lambda: _registered(catalog, lake)))
             if is_deep or "://" not in lake.root:
@@ -225,7 +225,7 @@ def _files(lake: Lake) -> Iterator[tuple[str, Files]]:
         yield contract.table.full_name, files_of(lake, contract)
 
 
-def _reconciled(lake: Lake) -> str:
+def _reconciled(lake: Lake, now: datetime) -> str:
     from crypto_assets.commands.reconcile import counts
     from crypto_assets.tables.trusted import RAW_OF
     from crypto_assets.tables.window import Window
@@ -234,7 +234,7 @@ def _reconciled(lake: Lake) -> str:
     if not days:
         return "nothing to count yet"
     first = max(days[0], days[-1] - timedelta(days=_RECONCILED_DAYS - 1))
-    found = list(counts(lake, Window.of_days(first, days[-1])))
+    found = list(counts(lake, Window.of_days(first, days[-1]), now))
     wrong = [count for count in found if not count.is_equal]
     if wrong:
         told = "; ".join(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
@@ -34,12 +35,20 @@ class Count:
         return self.n_raw == self.n_trusted + self.n_quarantined + self.n_duplicates
 
 
-def counts(lake: Lake, window: Window) -> Iterator[Count]:
-    """The counts of every trusted table that is parsed from raw, where raw or the table holds something."""
-    from crypto_assets.checks.reconciliation import count_by_day
+def counts(lake: Lake, asked: Window, now: datetime) -> Iterator[Count]:
+    """The counts of every trusted table that is parsed from raw, where raw or the table holds something.
+
+    What streams delivered counts when its hour is over and was carried on.
+    """
+    from crypto_assets.checks.reconciliation import carried_until, count_by_day, is_streamed
 
     for contract, sources in RAW_OF.items():
-        name = contract.table.full_name
+        name, window = contract.table.full_name, asked
+        if is_streamed(lake, contract):
+            until = carried_until(lake, contract, asked, now)
+            if until <= asked.start:
+                continue
+            window = Window(asked.start, until)
         n_raw = sum(count_by_day(source, lake.scan(source, window), window).total() for source in sources)
         kept = lake.scan(contract, window).select(n=pl.len(), repeats=pl.col("n_duplicates").sum()).collect()
         refused = lake.scan(Quarantine, window).filter(table_name=name).select(pl.len()).collect().item()

@@ -154,7 +154,7 @@ def parse_trades(raw: pl.DataFrame) -> Records:
         traded_us=pl.when(pl.col("provider").is_in(_FINE)).then("traded_us"),
         n_trades=pl.col("n_trades").fill_null(1),
     )
-    return Records(frame, _Sent(raw))
+    return Records(frame, _Sent(raw), has_whole_pulls=False)
 
 
 class _Sent(Sequence[bytes]):

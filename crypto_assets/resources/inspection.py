@@ -25,7 +25,7 @@ import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError
 from crypto_assets.resources.lake import Lake, Note, advice, content_hash, inside, store_errors
-from crypto_assets.tables import raw
+from crypto_assets.tables import raw, stream
 from crypto_assets.tables.contract import Contract, Write, Zone, polars_schema
 from crypto_assets.tables.window import Window
 
@@ -359,7 +359,7 @@ def _rebuild_advice(contract: type[Contract], lake: Lake, stored: Mapping[str, S
     """What to do with a table whose log is of no use: the days are those of its folders, else those of raw."""
     days = days_of(stored)
     if not days and contract.table.zone is not Zone.RAW:
-        days = sorted({day for source in raw.TABLES for day in lake.days(source)})
+        days = sorted({day for source in (*raw.TABLES, *stream.TABLES) for day in lake.days(source)})
     return advice(contract, days, "log", lake.uri(contract))
 
 

@@ -85,6 +85,12 @@ _ZSTD_LEVEL = 6
 # reads its footer, which grows with their number: 128 of them are some hundred kilobytes.
 _LEAST_GROUP_ROWS = 4_096
 _MOST_GROUPS = 128
+# Small files of an open day become files of the first size, and where those together are large enough, of the second:
+# so a row is rewritten some five times, not once for each commit that follows it. A closed day is maintenance's.
+_COMPACTED_BYTES, _FULL_BYTES = 4 * 2**20, 32 * 2**20
+_FEW_FILES = 8
+# Today and, around midnight, yesterday.
+_OPEN_PARTITIONS = 2
 # A commit that makes a checkpoint would remove expired entries of the log, and fail after it landed where its writer
 # may add and never delete. Maintenance removes them.
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -233,9 +239,7 @@ class Lake:
     def uri(self, contract: type[Contract]) -> str:
         return "/".join((self.root, *contract.table.path))
 
-    def scan(
-        self, contract: type[Contract], window: Window | None = None, *, pinned: bool = False
-    ) -> pl.LazyFrame:
+    def scan(self, contract: type[Contract], window: Window | None = None, *, pinned: bool = False) -> pl.LazyFrame:
         """The table's rows, lazily; those of the window only, where one is given.
 
         A window finer than a day selects by the table's clock where it has one, else by its whole days. Rows of a
@@ -544,6 +548,38 @@ class Lake:
             table.create_checkpoint()
             table.cleanup_metadata()
             return {"compacted": compacted, "vacuumed": len(vacuumed)}
+
+    def compact(self, contract: type[Contract]) -> int:
+        """Make few files of the many small ones that a stream leaves in its newest partitions; how many went into them.
+
+        Appends go on meanwhile. No row changes, and what it replaces stays in the store until maintenance removes it.
+        Where another compaction has come first nothing happens.
+        """
+        _require(contract, Write.APPEND)
+        with self._border(contract, "no row was changed"):
+            try:
+                # A handle of its own: the writer's is in use.
+                table = DeltaTable(self.uri(contract), storage_options=self.options)
+            except TableNotFoundError:
+                return 0
+            n_files = 0
+            for partition, n_bytes in _littered_partitions(table):
+                filters: Any = [(column, "=", value) for column, value in partition.items()]
+                try:
+                    done = table.optimize.compact(
+                        filters,
+                        target_size=_FULL_BYTES if n_bytes >= _FULL_BYTES else _COMPACTED_BYTES,
+                        # The other core is the writer's.
+                        max_concurrent_tasks=1,
+                        writer_properties=_STREAM_WRITER,
+                        commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+                        post_commithook_properties=_AFTER_COMMIT,
+                    )
+                except CommitFailedError as error:
+                    log.info("%s: left to another compaction: %s", contract.table.full_name, type(error).__name__)
+                    break
+                n_files += done["numFilesRemoved"]
+            return n_files
 
     # ---- inside ----
 
@@ -965,6 +1001,11 @@ def _writer(n_rows: int) -> WriterProperties:
     )
 
 
+# What a stream appends is rewritten within minutes, and then by maintenance as other files are: level 1 takes a third
+# of the CPU.
+_STREAM_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=131_072)
+
+
 def _n_rows_of_fullest(contract: type[Contract], frame: pl.DataFrame) -> int:
     """The most rows that one partition, and so one file, takes of a frame."""
     by = contract.table.partition_by
@@ -981,6 +1022,18 @@ def _crowded_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
     return [
         ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["num_records"] or 0)
         for row in crowded.to_dicts()
+    ]
+
+
+def _littered_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
+    """The newest partitions that hold several files that are not full, with those files' bytes."""
+    adds = pl.DataFrame(table.get_add_actions(flatten=True)).filter(pl.col("size_bytes") < _FULL_BYTES)
+    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
+    found = adds.group_by(columns).agg(n=pl.len(), n_bytes=pl.col("size_bytes").sum()).sort(columns, descending=True)
+    return [
+        ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["n_bytes"])
+        for row in found.head(_OPEN_PARTITIONS).to_dicts()
+        if row["n"] >= _FEW_FILES
     ]
 
 

@@ -57,11 +57,14 @@ class Records:
             a column may already have its final dtype.
         texts: the JSON text of each record, indexed by ``row``.
         drifted: pulls whose records all lack a field that must be there, and what to make of it, by ``pull_id``.
+        has_whole_pulls: whether the records of a pull stand or fall together. A stream's do not: its messages have
+            nothing to do with each other, and a window cuts its blocks.
     """
 
     frame: pl.DataFrame
     texts: Sequence[bytes | memoryview]
     drifted: Mapping[str, str] = field(default_factory=dict)
+    has_whole_pulls: bool = True
 
 
 @dataclass(frozen=True)
@@ -178,12 +181,13 @@ def _judged(contract: type[Contract], records: Records, window: Window) -> pl.Da
     is_bad = pl.col("reasons").list.len() > 0
     is_refused = (pl.len() >= FEWEST_JUDGED) & (is_bad.mean() > MOST_REFUSED)
     is_drifted = pl.col("pull_id").is_in(list(records.drifted))
-    judged = judged.with_columns(
-        belongs_at=pl.when(has_bad_time).then("answered_at").otherwise(when),
-        reasons=pl.when(is_refused.over("pull_id") | is_drifted)
-        .then(pl.concat_list("reasons", pl.lit(PULL_REFUSED)))
-        .otherwise("reasons"),
-    )
+    judged = judged.with_columns(belongs_at=pl.when(has_bad_time).then("answered_at").otherwise(when))
+    if records.has_whole_pulls:
+        judged = judged.with_columns(
+            reasons=pl.when(is_refused.over("pull_id") | is_drifted)
+            .then(pl.concat_list("reasons", pl.lit(PULL_REFUSED)))
+            .otherwise("reasons")
+        )
     inside = pl.col("belongs_at").is_between(pl.lit(window.start), pl.lit(window.end), closed="left")
     return judged.filter(inside).select(*dict.fromkeys([*contract.column_names(), *POINTERS, "belongs_at", "reasons"]))
 

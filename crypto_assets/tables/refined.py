@@ -772,6 +772,95 @@ class Ohlcv1mo(OhlcvByYear):
     table = _bar_table("1mo", "year", bucket="1mo", clock=None)
 
 
+class TradeBars(Contract):
+    """Columns of the bars of trades. A bar covers ``[opened_at, opened_at + length)``; nothing is filled in.
+
+    They are final: a bar is written when its hour is over, and again where a trade of it came later. What streams have
+    brought since is in the views ``refined.live_bars_1s`` and ``refined.live_bars_1m``.
+    """
+
+    venue = slug("Venue where it was traded.", sources=_TRADES + "venue")
+    market_id = slug("venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources=_TRADES + "market_id")
+    opened_at = clock("Start of the bar, UTC.", primary_key=True, sources=_TRADES + "traded_at")
+    provider = text(
+        "Provider that stated its trades; the first by name where they came by several ways.",
+        sources=_TRADES + "provider",
+    )
+    open = money("First price.", unit="quote", kind=Kind.INTERVAL, sources=_TRADES + "price")
+    high = money("Highest price.", unit="quote", kind=Kind.INTERVAL, sources=_TRADES + "price")
+    low = money("Lowest price.", unit="quote", kind=Kind.INTERVAL, sources=_TRADES + "price")
+    close = money("Last price.", unit="quote", kind=Kind.INTERVAL, sources=_TRADES + "price")
+    avg_price = money(
+        "Simple mean of its trades' prices, an aggregate counting once; null where it is too large to hold.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=_TRADES + "price",
+    )
+    vwap = money(
+        "Volume-weighted average price; null where it is too large to hold.",
+        unit="quote",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=(_TRADES + "price", _TRADES + "quantity"),
+    )
+    volume_base = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources=_TRADES + "quantity")
+    volume_quote = money(
+        "Value traded.", unit="quote", kind=Kind.INTERVAL, sources=(_TRADES + "price", _TRADES + "quantity")
+    )
+    n_trades = count("Trades.", kind=Kind.INTERVAL, low=1, wide=True, sources=_TRADES + "n_trades")
+    first_traded_at = clock("Venue's time of its first trade.", sources=_TRADES + "traded_at")
+    last_traded_at = clock("Venue's time of its last trade.", sources=_TRADES + "traded_at")
+    first_ingested_at = clock("Our clock when the first of its trades had arrived.", sources=_TRADES + "ingested_at")
+    latency_p50_ms = number(
+        "Half of the trades that a stream brought arrived within; null where none came by a stream.",
+        unit="ms",
+        kind=Kind.INTERVAL,
+        nullable=True,
+        sources=(_TRADES + "ingested_at", _TRADES + "traded_at"),
+    )
+    latency_max_ms = count(
+        "All trades that a stream brought arrived within; null where none came by a stream.",
+        unit="ms",
+        kind=Kind.INTERVAL,
+        low=None,
+        nullable=True,
+        wide=True,
+        sources=(_TRADES + "ingested_at", _TRADES + "traded_at"),
+    )
+    available_at = clock(
+        "Earliest moment anyone could have used all of it: its end, or the newest arrival of a trade where later.",
+        sources=_TRADES + "ingested_at",
+    )
+    date = day("UTC day of opened_at; the partition.")
+
+
+def _trade_bar_table(length: str) -> Table:
+    return Table(
+        zone=Zone.REFINED,
+        name=f"trade_bars_{length}",
+        group="venues",
+        cadence="when a stream's hour is over, and backfills",
+        write=Write.REPLACE,
+        sort_by=("market_id", "opened_at"),
+        clock="opened_at",
+        # As many rows as trades, where a market is quiet.
+        batch="day",
+    )
+
+
+class TradeBars1s(TradeBars):
+    """Bars of a second, from trades alone."""
+
+    table = _trade_bar_table("1s")
+
+
+class TradeBars1m(TradeBars):
+    """Bars of a minute, from trades alone; where a venue's candles are to stand in for missing trades, ohlcv_1m."""
+
+    table = _trade_bar_table("1m")
+
+
 class PriceDaily(Contract):
     """One price of an asset for a UTC day, agreed on by independent sources: the median of their prices at its end.
 
@@ -852,6 +941,8 @@ TABLES: tuple[type[Contract], ...] = (
     Ohlcv1d,
     Ohlcv1w,
     Ohlcv1mo,
+    TradeBars1s,
+    TradeBars1m,
     PriceDaily,
 )
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dataframely as dy
 import polars as pl
 
-from crypto_assets.tables import raw
+from crypto_assets.tables import raw, stream
 from crypto_assets.tables.contract import (
     CURRENCY_SLUG,
     Contract,
@@ -422,11 +422,19 @@ class Candles(Contract):
 
 
 _TRADES_BODY = tuple(f"raw.{table}.body" for table in ("exchange_trades", "binance_trades"))
-_TRADES_SUBJECT = tuple(f"raw.{table}.subject" for table in ("exchange_trades", "binance_trades"))
+_TRADES_SUBJECT = (*(f"raw.{table}.subject" for table in ("exchange_trades", "binance_trades")), "raw.trades.subject")
+# Streams of trades. Some pass on what venues traded, without the venues' ids: the same trade again under another name.
+TRADE_STREAMS = ("binance_stream", "coinbase_stream", "finnhub")
+RELAYS = ("finnhub",)
 
 
 class Trades(Contract):
-    """Trades, or aggregates of one taker's trades at one price, as venues and archives state them."""
+    """Trades, or aggregates of one taker's trades at one price, as venues, archives and streams state them.
+
+    A trade that came by several ways is one row, by the venue's id of it. A provider that relays trades without ids
+    (``RELAYS``) names its own: whoever sums takes it only where the venue itself is not heard
+    (``analytics.preference.of_venues``).
+    """
 
     table = Table(
         zone=Zone.TRUSTED,
@@ -442,21 +450,33 @@ class Trades(Contract):
 
     venue = slug("Venue where it was traded.", sources=_TRADES_SUBJECT)
     market_id = slug("venue:BASE/QUOTE in the venue's own tickers.", pattern=MARKET_ID, sources=_TRADES_SUBJECT)
-    trade_id = key("The venue's id of the trade or of the aggregate.", sources=_TRADES_BODY)
-    traded_at = clock("Venue's time of the trade, UTC.", sources=_TRADES_BODY)
+    trade_id = key(
+        "The venue's id of the trade or of the aggregate; of a relay what it says of it.",
+        sources=(*_TRADES_BODY, "raw.trades.trade_id"),
+    )
+    traded_at = clock("Venue's time of the trade, UTC.", sources=(*_TRADES_BODY, "raw.trades.traded_us"))
     traded_us = count(
         "The same in microseconds since 1970, where the venue is finer than a millisecond.",
         unit="us",
         kind=Kind.CLOCK,
         nullable=True,
         wide=True,
-        sources=_TRADES_BODY,
+        sources=(*_TRADES_BODY, "raw.trades.traded_us"),
     )
     provider = text("Provider that stated it: exchanges, binance_archive or a stream.")
-    price = money("Price of one unit.", unit="quote", sources=_TRADES_BODY)
-    quantity = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources=_TRADES_BODY)
-    n_trades = count("Trades in the aggregate; 1 for a single one.", kind=Kind.INTERVAL, low=1, sources=_TRADES_BODY)
-    taker_side = text("buy or sell, by the taker; null where unknown.", nullable=True, sources=_TRADES_BODY)
+    price = money("Price of one unit.", unit="quote", sources=(*_TRADES_BODY, "raw.trades.price"))
+    quantity = money("Amount traded.", unit="base", kind=Kind.INTERVAL, sources=(*_TRADES_BODY, "raw.trades.quantity"))
+    n_trades = count(
+        "Trades in the aggregate; 1 for a single one.",
+        kind=Kind.INTERVAL,
+        low=1,
+        sources=(*_TRADES_BODY, "raw.trades.n_trades"),
+    )
+    taker_side = text(
+        "buy or sell, by the taker; null where unknown.",
+        nullable=True,
+        sources=(*_TRADES_BODY, "raw.trades.taker_side"),
+    )
     ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the trade.")
     pull_id = text("The pull in raw that the row comes from.")
     n_duplicates = count("Further raw records that stated this trade and were merged into it.", kind=Kind.INTERVAL)
@@ -552,14 +572,14 @@ TABLES: tuple[type[Contract], ...] = (
 )
 
 # Which raw tables each parsed table comes from.
-RAW_OF: dict[type[Contract], tuple[type[raw.RawAnswers], ...]] = {
+RAW_OF: dict[type[Contract], tuple[type[Contract], ...]] = {
     AssetSnapshots: (raw.RawCoincapAssets, raw.RawCoingeckoMarkets),
     ExchangeSnapshots: (raw.RawCoincapExchanges,),
     MarketSnapshots: (raw.RawCoincapMarkets,),
     FxRates: (raw.RawCoincapRates,),
     AssetHistory: (raw.RawCoincapHistory,),
     Candles: (raw.RawExchangeCandles, raw.RawBinanceKlines, raw.RawAlphaVantageSeries),
-    Trades: (raw.RawExchangeTrades, raw.RawBinanceTrades),
+    Trades: (raw.RawExchangeTrades, raw.RawBinanceTrades, stream.RawTrades),
     Quotes: (raw.RawExchangeTickers, raw.RawAlphaVantageRates),
     OnchainStats: (raw.RawMempool,),
     ExchangeScores: (raw.RawCoingeckoExchanges,),

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.analytics import candles, consensus, identity
+from crypto_assets.analytics.trade_bars import trade_bars
 from crypto_assets.assets.lake_asset import current, lake_asset, newest_days, whole
 from crypto_assets.tables import refined, trusted
 
@@ -25,6 +26,16 @@ def _rolled(interval: str, finer: str) -> dg.AssetsDefinition:
 
 
 ohlcv = [_rolled(interval, step.finer) for interval, step in candles.STEPS.items() if step.finer]
+
+
+@lake_asset(refined.TradeBars1s, trusted.Trades)
+def trade_bars_1s(trades: pl.LazyFrame) -> pl.LazyFrame:
+    return trade_bars(trades, "1s")
+
+
+@lake_asset(refined.TradeBars1m, trusted.Trades)
+def trade_bars_1m(trades: pl.LazyFrame) -> pl.LazyFrame:
+    return trade_bars(trades, "1m")
 
 
 # Two days: just after midnight a market's newest quote is of the day before.

@@ -8,8 +8,8 @@ import polars as pl
 
 from crypto_assets.analytics import dimensions
 from crypto_assets.assets.lake_asset import Parse, lake_asset, settled_asset
-from crypto_assets.providers import alpha_vantage, binance_archive, coincap, coingecko, exchange_records, mempool
-from crypto_assets.tables import raw, trusted
+from crypto_assets.providers import alpha_vantage, binance_archive, coincap, coingecko, exchange_records, mempool, ticks
+from crypto_assets.tables import raw, stream, trusted
 from crypto_assets.tables.contract import Contract
 
 # The answers that each table is read from, and by which parser. A provider is a line here.
@@ -34,6 +34,7 @@ PARSERS: Mapping[type[Contract], Mapping[type[Contract], Parse]] = {
     trusted.Trades: {
         raw.RawBinanceTrades: binance_archive.parse_trades,
         raw.RawExchangeTrades: exchange_records.parse_trades,
+        stream.RawTrades: ticks.parse_trades,
     },
     trusted.OnchainStats: {raw.RawMempool: mempool.parse},
     trusted.ExchangeScores: {raw.RawCoingeckoExchanges: coingecko.parse_exchanges},

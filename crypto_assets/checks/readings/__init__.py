@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crypto_assets.checks.readings import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool
-from crypto_assets.checks.readings.reading import Reading
-from crypto_assets.tables import raw
+from crypto_assets.checks.readings import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool, stream
+from crypto_assets.checks.readings.reading import Reading, RowReading
+from crypto_assets.tables.contract import Contract
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading | RowReading] = {
     **alpha_vantage.READINGS,
     **coincap.READINGS,
     **coingecko.READINGS,
     **mempool.READINGS,
     **binance_archive.READINGS,
     **exchanges.READINGS,
+    **stream.READINGS,
 }
 
-__all__ = ["READINGS", "Reading"]
+__all__ = ["READINGS", "Reading", "RowReading"]

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from crypto_assets.checks.readings.reading import Answer, Reading, text
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 _MINUTES = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60}
@@ -129,7 +130,7 @@ _POINT_WORDS = frozenset(
 )
 _SERIES_OF = ("digital_currency_daily", "digital_currency_weekly", "digital_currency_monthly", "crypto_intraday")
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawAlphaVantageRates: Reading(
         _rates,
         _rate_moment,

@@ -11,6 +11,7 @@ from typing import Any
 
 from crypto_assets.checks.readings.reading import Answer, Reading, inside, milliseconds
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 
 _KLINE = (
     *("open time", "open", "high", "low", "close", "volume", "close time", "quote volume", "count"),
@@ -60,7 +61,7 @@ def _traded(record: Any, answer: Answer) -> datetime:
     return inside(_ms(record, "time"), answer)
 
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawBinanceKlines: Reading(
         _lines(_KLINE),
         _opened,

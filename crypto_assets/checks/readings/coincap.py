@@ -18,6 +18,7 @@ from crypto_assets.checks.readings.reading import (
 )
 from crypto_assets.providers import coincap
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 
 
 def _point(record: Any, answer: Answer) -> datetime:
@@ -39,7 +40,7 @@ def _time(record: Mapping[str, Any], _: Answer) -> tuple[str | None]:
     return (text(milliseconds(record.get("time"))),)
 
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawCoincapAssets: Reading(
         json_records,
         at_the_answer,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from crypto_assets.checks.readings.reading import Reading, at_the_answer, by_fields, json_records
 from crypto_assets.providers import coingecko
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawCoingeckoMarkets: Reading(
         json_records,
         at_the_answer,

@@ -16,6 +16,7 @@ from typing import Any
 from crypto_assets.checks.readings.reading import Answer, Reading, inside, milliseconds
 from crypto_assets.providers.exchange_records import candles_in, ticker_in, trades_in
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 _CANDLES: Mapping[str, Sequence[str]] = {
@@ -129,7 +130,7 @@ def _by(name: str) -> Callable[[Mapping[str, Any], Answer], tuple[str | None, ..
     return lambda record, _: (None if record.get(name) is None else str(record[name]),)
 
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawExchangeCandles: Reading(
         _candles,
         _moment,

@@ -10,6 +10,7 @@ from typing import Any
 from crypto_assets.checks.readings.reading import Answer, Reading, milliseconds, text
 from crypto_assets.providers import mempool
 from crypto_assets.tables import raw
+from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,7 +60,7 @@ def _key(record: Mapping[str, Any], _: Answer) -> tuple[str | None, ...]:
     return record["metric"], None if at is None else str((at - _EPOCH) // timedelta(milliseconds=1))
 
 
-READINGS: Mapping[type[raw.RawAnswers], Reading] = {
+READINGS: Mapping[type[Contract], Reading] = {
     raw.RawMempool: Reading(
         _records,
         _moment,

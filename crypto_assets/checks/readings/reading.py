@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
+
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 # What a reading may know of an answer besides its body.
@@ -42,6 +44,23 @@ class Reading:
     found_by: tuple[str, ...]
     key: Callable[[Mapping[str, Any], Answer], tuple[str | None, ...]]
     known: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowReading:
+    """The same of a raw table whose rows are records themselves: millions of them, found and counted by Polars.
+
+    Attributes:
+        moment: the time that a row belongs to.
+        decimals: as of a ``Reading``; what they are compared with is Python's own decimals here too.
+        found_by: as of a ``Reading``.
+        key: the same of a row, as text.
+    """
+
+    moment: pl.Expr
+    decimals: Mapping[str, str]
+    found_by: tuple[str, ...]
+    key: tuple[pl.Expr, ...]
 
 
 def json_records(answer: Answer) -> Iterator[Any]:
