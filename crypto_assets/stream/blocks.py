@@ -42,6 +42,8 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
         received_us: our clock at each message, microseconds since 1970, never falling.
         frames: the messages that hold data, as received.
         events: what happened to the connection meanwhile.
+        newest_us: our clock at the newest message that the collector had had by then, in this block or before; 0 for
+            none. What comes after it may have been missed.
     """
 
     collector: str
@@ -52,6 +54,7 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
     received_us: list[int]
     frames: list[bytes]
     events: list[Event]
+    newest_us: int = 0
 
     @property
     def pull_id(self) -> str:

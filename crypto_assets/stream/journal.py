@@ -4,30 +4,35 @@ It is what makes an acknowledgement true, what holds trades while a consumer or 
 transport reads. A message is acknowledged when ``append`` has returned: its block is on disk, synced.
 
 A journal is a directory of segments, each named by its first block's number and holding blocks one after the other,
-each behind its length. One process writes it (a file lock says so), any may read it. A block that a kill cut short ends
-the last segment, and is cut off by the next writer: it was never acknowledged.
+each behind its length. One process writes it (a file lock says so), any may read it, up to the number in ``synced``:
+what a power cut could take back, nobody has seen. A block that a kill cut short ends the last segment, and is cut off
+by the next writer: it was never acknowledged.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from crypto_assets.errors import DataError, NeedsYouError, UsageError
 from crypto_assets.stream.blocks import Block, decode, encode
 
 _LENGTH_BYTES = 4
+_NUMBER_BYTES = 8
 _SEGMENT_BYTES = 64 * 2**20
 _SUFFIX = ".blocks"
 _NAME = "collector"
-# Full, over quota, or read-only: a person or time mends it.
+_SYNCED = "synced"
 _MOST_BLOCK_BYTES = 2**30
+# For the owner: a journal holds what was received as it was.
+_MODE = 0o600
 
 
 class Journal:
@@ -38,34 +43,34 @@ class Journal:
         lanes: into how many lanes a new journal deals its blocks; one that is there keeps its own.
         segment_bytes: a segment that has grown beyond it is followed by a new one.
 
+    Attributes:
+        collector: the id of the collector whose blocks these are.
+        next_number: the number of the block that comes next.
+        last: the newest block that is here, or None.
+
     Raises:
         UsageError: another process writes this journal.
         NeedsYouError: the directory cannot be written.
+        DataError: its identity cannot be read.
     """
 
     def __init__(self, directory: Path, *, lanes: int = 1, segment_bytes: int = _SEGMENT_BYTES) -> None:
         self.directory = directory
         self._segment_bytes = segment_bytes
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (directory / "lock").open("w")
-        except OSError as error:
-            raise _refused(directory, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise UsageError(
-                "another collector writes this journal",
-                where=str(directory),
-                safe="it goes on, this one started nothing",
-                hint="stop it first, or collect another feed here",
-            ) from None
-        self.collector, self.lanes = _identity(directory, lanes)
-        path = _segments(directory)[-1:] or [_path(directory, 0)]
-        self._file = path[0].open("a+b")
-        self.next_number = self._recovered(path[0])
-        self.last: Block | None = _last(directory)
+        self.next_number = 0
+        self.last: Block | None = None
+        self._segment, self._synced, self._end = -1, -1, 0
+        # Whether something may stand behind the end that is no block.
+        self._is_dirty = False
+        with ExitStack() as opened:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._lock(opened)
+                self.collector, self.lanes = _identity(directory, lanes)
+                self._open(opened)
+            except OSError as error:
+                raise _refused(directory, error) from error
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Journal:
         return self
@@ -73,8 +78,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._lock.close()
+        os.close(self._segment)
+        self._opened.close()
 
     def append(self, block: Block) -> None:
         """Put the block on disk; once this returns it survives a kill and a power cut.
@@ -85,40 +90,79 @@ class Journal:
         if block.number != self.next_number:
             raise ValueError(f"block {block.number} where {self.next_number} is next")
         told = encode(block)
-        if self._file.tell() >= self._segment_bytes:
-            self._file.close()
-            self._file = _path(self.directory, block.number).open("a+b")
-            _sync_directory(self.directory)
-        start = self._file.seek(0, os.SEEK_END)
+        record = memoryview(len(told).to_bytes(_LENGTH_BYTES, "big") + told)
         try:
-            self._file.write(len(told).to_bytes(_LENGTH_BYTES, "big") + told)
-            self._file.flush()
-            os.fdatasync(self._file.fileno())
+            if self._end >= self._segment_bytes:
+                self._begin(block.number)
+            if self._is_dirty:
+                os.ftruncate(self._segment, self._end)
+            self._is_dirty = True
+            n_written = 0
+            while n_written < len(record):
+                n_written += os.pwrite(self._segment, record[n_written:], self._end + n_written)
+            os.fdatasync(self._segment)
+            self._is_dirty = False
         except OSError as error:
-            self._forget(start)
+            # What the disk took of it goes now, where the disk lets it, and else before the next block.
+            with suppress(OSError):
+                os.ftruncate(self._segment, self._end)
             raise _refused(self.directory, error) from error
+        self._end += len(record)
         self.next_number += 1
         self.last = block
+        # A disk that refuses this keeps readers waiting until the next block, and takes nothing back.
+        with suppress(OSError):
+            self._publish()
 
-    def _forget(self, start: int) -> None:
-        """Drop what a failed write left: the buffer, and the part of it that reached the file."""
-        path = Path(self._file.name)
-        # The buffer cannot be flushed, which is why we are here; the descriptor is closed all the same.
-        with contextlib.suppress(OSError):
-            self._file.close()
-        os.truncate(path, start)
-        self._file = path.open("a+b")
+    def _lock(self, opened: ExitStack) -> None:
+        lock = opened.enter_context((self.directory / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "another collector writes this journal",
+                where=str(self.directory),
+                safe="it goes on, this one started nothing",
+                hint="stop it first, or collect another feed here",
+            ) from None
 
-    def _recovered(self, path: Path) -> int:
-        """The number after the last whole block; what a kill left behind it is cut off."""
-        number, end = int(path.stem), 0
-        for told, after in _records(path, 0):
-            if _is_torn(told):
-                break
-            number, end = number + 1, after
-        self._file.truncate(end)
-        self._file.seek(0, os.SEEK_END)
-        return number
+    def _open(self, opened: ExitStack) -> None:
+        """Go to the end of what is there; what a kill left behind it is cut off."""
+        promised = synced(self.directory)
+        self._synced = os.open(self.directory / _SYNCED, os.O_RDWR | os.O_CREAT, _MODE)
+        opened.callback(os.close, self._synced)
+        path = (_segments(self.directory) or [_path(self.directory, 0)])[-1]
+        self._segment = os.open(path, os.O_RDWR | os.O_CREAT, _MODE)
+        try:
+            found = _scanned(path)
+            self._end, self.last, self.next_number = found.end, found.last, found.next_number
+            os.ftruncate(self._segment, self._end)
+            if found.is_damaged or self.next_number < promised:
+                # Numbers are never given twice: of a block that is gone its number is all that is left.
+                self.next_number = max(self.next_number, promised)
+                self._begin(self.next_number)
+            _sync_directory(self.directory)
+            self._publish()
+        except BaseException:
+            os.close(self._segment)
+            raise
+        if self.last is None:
+            self.last = _last(self.directory)
+
+    def _begin(self, number: int) -> None:
+        """A new segment, which is the one that is written from now on."""
+        segment = os.open(_path(self.directory, number), os.O_RDWR | os.O_CREAT | os.O_TRUNC, _MODE)
+        try:
+            _sync_directory(self.directory)
+        except OSError:
+            os.close(segment)
+            raise
+        os.close(self._segment)
+        self._segment, self._end, self._is_dirty = segment, 0, False
+
+    def _publish(self) -> None:
+        """Let readers have the blocks before the next number."""
+        os.pwrite(self._synced, self.next_number.to_bytes(_NUMBER_BYTES, "little"), 0)
 
 
 class Reader:
@@ -132,14 +176,15 @@ class Reader:
     def __init__(self, directory: Path, start: int = 0) -> None:
         self.directory = directory
         self._path: Path | None = None
-        self._offset = 0
+        self._offset, self._number = 0, 0
         self.seek(start)
 
     def seek(self, number: int) -> None:
         """Go to a block; the first that is left, where that one has been removed."""
         held = [path for path in _segments(self.directory) if int(path.stem) <= number]
-        self._path, self._offset = (held[-1], 0) if held else (None, 0)
+        self._path = None
         self._wanted = number
+        self._go_to(held[-1] if held else None)
 
     def read(self, most_bytes: int = 8 * 2**20) -> list[Block]:
         """The blocks that are there and were not read yet, at most about ``most_bytes`` of them; empty where none is.
@@ -149,39 +194,57 @@ class Reader:
         """
         found: list[Block] = []
         size = 0
-        while size < most_bytes:
-            if self._path is None:
-                first = _segments(self.directory)[:1]
-                if not first:
-                    break
-                self._path, self._offset = first[0], 0
-            ended = True
-            # Asked before it is read: a block that is written meanwhile, and a segment after it, are of the next round.
-            is_last = self._is_last()
-            for told, after in _records(self._path, self._offset):
-                block = _decoded(told, self._path, is_last=is_last)
-                if block is None:
-                    break
-                self._offset = after
+        # Asked before anything is read: a block that is written meanwhile, and a segment after it, are of the next
+        # round.
+        limit = synced(self.directory)
+        while self._wanted < limit and size < most_bytes:
+            if self._path is None and not self._go_to(self._following()):
+                break
+            for told, after in self._records():
+                if self._number >= limit or size >= most_bytes:
+                    return found
+                block = self._decoded(told)
+                self._offset, self._number = after, block.number + 1
                 if block.number >= self._wanted:
                     found.append(block)
                     size += len(told)
                     self._wanted = block.number + 1
-                if size >= most_bytes:
-                    ended = False
-                    break
-            if not ended or is_last:
+            if self._number >= limit or not self._go_to(self._following()):
                 break
-            self._path, self._offset = self._following(), 0
         return found
 
-    def _is_last(self) -> bool:
-        segments = _segments(self.directory)
-        return not segments or self._path is None or self._path >= segments[-1]
+    def _go_to(self, path: Path | None) -> bool:
+        if path is not None:
+            self._path, self._offset, self._number = path, 0, int(path.stem)
+        return path is not None
+
+    def _records(self) -> Iterator[tuple[bytes, int]]:
+        """Of this segment, from here; none where it was forgotten meanwhile, because somebody had passed it on."""
+        with suppress(FileNotFoundError):
+            yield from _records(self._path or self.directory, self._offset)
+
+    def _decoded(self, told: bytes) -> Block:
+        try:
+            return decode(told)
+        except DataError as error:
+            raise DataError(
+                "a block in the journal is damaged",
+                where=str(self._path),
+                safe="the blocks before it are in the lake",
+                hint="move the file away; what it held is then a hole that the gap ledger names",
+            ) from error
 
     def _following(self) -> Path | None:
         later = [path for path in _segments(self.directory) if self._path is None or path > self._path]
         return later[0] if later else None
+
+
+def synced(directory: Path) -> int:
+    """The number after the last block that is on disk for good; 0 where none is."""
+    try:
+        return int.from_bytes((directory / _SYNCED).read_bytes(), "little")
+    except FileNotFoundError:
+        return 0
 
 
 def forget(directory: Path, before: int) -> int:
@@ -199,11 +262,22 @@ def backlog_bytes(directory: Path) -> int:
 
 
 def identity(directory: Path) -> tuple[str, int] | None:
-    """The id of the collector whose journal it is, and its lanes; None where there is none yet."""
+    """The id of the collector whose journal it is, and its lanes; None where there is none yet.
+
+    Raises:
+        DataError: what says so is damaged.
+    """
     try:
-        told = (directory / _NAME).read_text().split()
+        told = (directory / _NAME).read_text(errors="replace").split()
     except FileNotFoundError:
         return None
+    if len(told) != 2 or not told[1].isdecimal():
+        raise DataError(
+            "the journal does not say whose it is",
+            where=str(directory / _NAME),
+            safe="nothing was read or written",
+            hint="move the directory away; what it held and the lake does not is then lost",
+        )
     return told[0], int(told[1])
 
 
@@ -222,15 +296,33 @@ def _identity(directory: Path, lanes: int) -> tuple[str, int]:
     return made
 
 
+class _Scanned(NamedTuple):
+    """A segment: where its last whole block ends, that block, the next number, and whether damage lies before it."""
+
+    end: int
+    last: Block | None
+    next_number: int
+    is_damaged: bool
+
+
+def _scanned(path: Path) -> _Scanned:
+    found = _Scanned(0, None, int(path.stem), is_damaged=False)
+    n_bad = 0
+    for told, after in _records(path, 0):
+        try:
+            block = decode(told)
+        except DataError:
+            n_bad += 1
+            continue
+        found = _Scanned(after, block, block.number + 1, is_damaged=n_bad > 0)
+    return found
+
+
 def _last(directory: Path) -> Block | None:
     for path in reversed(_segments(directory)):
-        last = None
-        for told, _ in _records(path, 0):
-            if _is_torn(told):
-                break
-            last = told
-        if last is not None:
-            return decode(last)
+        found = _scanned(path)
+        if found.last is not None:
+            return found.last
     return None
 
 
@@ -246,29 +338,6 @@ def _records(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
             if len(told) < length:
                 return
             yield told, file.tell()
-
-
-def _is_torn(told: bytes) -> bool:
-    try:
-        decode(told)
-    except DataError:
-        return True
-    return False
-
-
-def _decoded(told: bytes, path: Path, *, is_last: bool) -> Block | None:
-    try:
-        return decode(told)
-    except DataError as error:
-        if is_last:
-            # Still being written, or cut short by a kill: the writer goes on behind it or cuts it off.
-            return None
-        raise DataError(
-            "a block in the journal is damaged",
-            where=str(path),
-            safe="the blocks before it are in the lake",
-            hint="move the file away; what it held is then a hole that the gap ledger names",
-        ) from error
 
 
 def _segments(directory: Path) -> list[Path]:
