@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import archive_year, bytes_read, report
+from benchmarks import archive_year, bytes_read, report, stream_soak
 from benchmarks.case import Case
 from benchmarks.cases import candle_ingest, day_end_to_end, json_day, upsert
 from benchmarks.data import CACHE, ROOT, SIZES
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         return archive_year.main(arguments[1:])
     if arguments[:1] == [bytes_read.NAME]:
         return bytes_read.main(arguments[1:])
+    if arguments[:1] == [stream_soak.NAME]:
+        return stream_soak.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Same work, or no time.")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_const", const="S", dest="size", help="6,000 rows: does it run at all")

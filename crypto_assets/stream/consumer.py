@@ -33,6 +33,8 @@ from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTra
 log = logging.getLogger(__name__)
 
 _US = 1_000_000
+# Twenty files are quickly made one, and hardly slower to read than one; each commit makes one more.
+_COMPACT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Landing:
         version: of ``raw.trades``.
         positions: where each channel was read up to.
         newest_us: our clock at its newest message, microseconds since 1970; None where it has none.
+        took_s: how long its commits took.
     """
 
     n_trades: int
@@ -52,6 +55,7 @@ class Landing:
     version: int
     positions: Mapping[str, Position]
     newest_us: int | None
+    took_s: float
 
 
 @dataclass
@@ -101,6 +105,10 @@ class Consumer:
         self._batch = _Batch()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._writing: Future[Landing] | None = None
+        # Beside the commits, which so wait for nothing.
+        self._compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
+        self._compacting: Future[None] | None = None
+        self._n_landed = 0
         self._n_parts = 1
         self._source = connect(self.landed)
         self._n_parts = self._source.n_parts
@@ -112,6 +120,7 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown(wait=True, cancel_futures=True)
+        self._compactor.shutdown(wait=True, cancel_futures=True)
         self._source.close()
 
     def landed(self, channel: str) -> Position | None:
@@ -234,7 +243,18 @@ class Consumer:
             self._restart()
             raise
         self._source.passed(dict(landing.positions))
+        self._n_landed += 1
+        if self._n_landed % _COMPACT_EVERY == 0 and (self._compacting is None or self._compacting.done()):
+            self._compacting = self._compactor.submit(self._compact)
         return [landing]
+
+    def _compact(self) -> None:
+        for contract in (RawTrades, RawStreamPrices, RawStreamEvents):
+            try:
+                self._lake.compact(contract)
+            except CryptoAssetsError as error:
+                # More files, slower reads; the next one takes them too.
+                log.warning("small files were left: %s", error)
 
     def _restart(self) -> None:
         self._batch = _Batch()
@@ -243,6 +263,7 @@ class Consumer:
         self._source.rewind()
 
     def _commit(self, batch: _Batch, at: Mapping[str, Position | None], numbers: Mapping[str, int | None]) -> Landing:
+        began = self._clock.monotonic()
         counts = {contract: self._append_beside(contract, batch) for contract in (RawStreamPrices, RawStreamEvents)}
         expected: dict[str, int | None] = {app: numbers[app] for app in batch.numbers}
         after: dict[str, int] = dict(batch.numbers)
@@ -260,6 +281,7 @@ class Consumer:
             landed.version,
             batch.positions,
             batch.newest_us,
+            self._clock.monotonic() - began,
         )
 
     def _append_beside(self, contract: type[Contract], batch: _Batch) -> int:

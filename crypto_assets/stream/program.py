@@ -249,4 +249,5 @@ def consume(
 def _told(landing: Landing, clock: Clock) -> str:
     lag = "" if landing.newest_us is None else f", {clock.now().timestamp() - landing.newest_us / 1e6:.1f} s behind"
     beside = [f"{n:,} {name}" for n, name in ((landing.n_prices, "prices"), (landing.n_events, "events")) if n]
-    return f"version {landing.version}: {landing.n_trades:,} trades{''.join(', ' + b for b in beside)}{lag}"
+    more = "".join(", " + each for each in beside)
+    return f"version {landing.version}: {landing.n_trades:,} trades{more}{lag}, committed in {landing.took_s:.3f} s"
