@@ -202,12 +202,9 @@ def _own_store(url: str) -> dict[str, str]:
 
 
 def _boto_keys(options: Mapping[str, str]) -> dict[str, str]:
-    names = {
-        "aws_access_key_id": "AWS_ACCESS_KEY_ID",
-        "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-        "aws_session_token": "AWS_SESSION_TOKEN",
-    }
-    return {name: options[key] for name, key in names.items() if options.get(key)}
+    # boto3 calls them as the environment does, in small letters.
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return {name.lower(): options[name] for name in names if options.get(name)}
 
 
 def _client(service: str, region: str, url: str, keys: Mapping[str, str]) -> Any:

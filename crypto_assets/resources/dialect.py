@@ -185,7 +185,7 @@ def _require_signs(tokens: Sequence[Token], tree: exp.Expr) -> None:
 
     kinds = [token.token_type.name for token in tokens]
     if "DCOLON" in kinds:
-        raise _unknown("the cast x::type", "write cast(x as type)")
+        raise _unknown(tokens[kinds.index("DCOLON")].text, "write cast(x as type)")
     if "L_BRACE" in kinds:
         raise _unknown("{...}", "write cast(row(...) as row(...)) or map(array[...], array[...])")
     if any(token.text == "==" for token in tokens if token.token_type.name == "EQ"):
