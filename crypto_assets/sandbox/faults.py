@@ -60,6 +60,9 @@ Kind = Literal[
     "bad_json",  # its first half goes before it
     "unknown_type",  # a message of a kind that nobody knows goes before it
     "huge_frame",  # a message of `size` bytes goes before it, 3 MiB where nothing is said
+    "bomb",  # a message that was packed without agreement, `size` bytes unpacked, goes before it
+    "echoed_address",  # an error that repeats the address, key included, goes before it
+    "in_pieces",  # it is sent as three frames
     "price_update",  # a trade without an amount goes with it (Finnhub)
 ]
 # CoinCap's endpoints (assets, history, ...), another provider's as `service.endpoint`, or `*` for every one.

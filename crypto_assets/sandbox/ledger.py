@@ -15,7 +15,10 @@ Held = tuple[str, int, int]
 
 
 class Opened(msgspec.Struct):
-    """A websocket that was opened: its number, when in the market's time, what it subscribed to, how it ended."""
+    """A websocket that was opened: its number, when in the market's time, what it subscribed to, how it ended.
+
+    Where a fault has ended it for its client but not as a connection, ``ended`` says ``frozen`` or ``silent`` already.
+    """
 
     number: int
     service: str

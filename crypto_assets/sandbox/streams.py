@@ -20,6 +20,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -31,7 +32,7 @@ from crypto_assets.sandbox.replies import json_reply
 from crypto_assets.sandbox.spot import SpotMarket
 from crypto_assets.sandbox.state import SandboxState
 from crypto_assets.sandbox.tape import SECOND_US, Tape, Trades, microseconds, tape_of, within
-from crypto_assets.sandbox.wire import framed, wire_of
+from crypto_assets.sandbox.wire import bomb, framed, in_pieces, wire_of
 
 # How often a connection looks at the clock: what is due is sent so late at most.
 _TICK_S = 0.02
@@ -199,6 +200,7 @@ class Connection:
                 self._wire.is_frozen = True
                 return False
             self._is_silent = True
+            self._opened.ended = "silent"
         if self.stream.is_down():
             await self.close(_GOING_AWAY, "the venue is down")
             return False
@@ -272,6 +274,7 @@ class Connection:
                 ("error_frame", self.stream.error),
                 ("plain_text", self.stream.plain),
                 ("bad_json", message.payload[: len(message.payload) // 2]),
+                ("echoed_address", self._echo),
                 ("unknown_type", b'{"type":"surprise","data":{"of":"a new kind"}}'),
             )
             if kind in kinds
@@ -279,6 +282,8 @@ class Connection:
         if "huge_frame" in kinds:
             before.append(b'{"type":"surprise","data":"' + b"x" * (size - 29) + b'"}')
         self.say(*before)
+        if "bomb" in kinds:
+            self._wire.write(bomb(size))
         if "price_update" in kinds:
             message = self.stream.with_update(message)
         if "sent_late" in kinds and not self._late:
@@ -286,8 +291,13 @@ class Connection:
             return
         now = [message] * (2 if "sent_twice" in kinds else 1) + self._late
         self._late = []
-        if self._wire.write(framed([each.payload for each in now])):
+        whole = (in_pieces(each.payload) if "in_pieces" in kinds else framed([each.payload]) for each in now)
+        if self._wire.write(b"".join(whole)):
             self._note(now)
+
+    @property
+    def _echo(self) -> bytes:
+        return msgspec.json.encode({"type": "error", "msg": f"bad request to {self.socket.url}"})
 
     def _note(self, messages: Sequence[Message]) -> None:
         add, opened = self._ledger.add, self._opened

@@ -255,9 +255,10 @@ def test_keys_are_asked_for_where_there_are_keys(assets: str) -> None:
         with opened(sandbox, path) as socket:
             assert str(socket.recv(timeout=LONG)).startswith("Unauthorized")
             assert ended(socket) == 1008
-        for how in ({"additional_headers": {"Authorization": "Bearer good"}}, {}):
-            with opened(sandbox, path if how else f"{path}&apiKey=good", **how):
-                wait_for(lambda: sandbox.connections()[-1].symbols)
+        with opened(sandbox, path, additional_headers={"Authorization": "Bearer good"}):
+            wait_for(lambda: [bool(each.symbols) for each in sandbox.connections()] == [False, True])
+        with opened(sandbox, f"{path}&apiKey=good"):
+            wait_for(lambda: [bool(each.symbols) for each in sandbox.connections()] == [False, True, True])
         for token, error in (("", "Please use an API key."), ("bad", "Invalid API key")):
             with pytest.raises(InvalidStatus) as refused, opened(sandbox, f"/finnhub/ws?token={token}"):
                 pass
@@ -396,7 +397,7 @@ def test_every_connection_ends_after_some_seconds(sandbox: Sandbox, kind: Any, c
 
 def test_a_fault_that_is_switched_on_meets_connections_that_are_open(sandbox: Sandbox) -> None:
     with opened(sandbox, BINANCE) as first, opened(sandbox, BINANCE) as second:
-        subscribed(sandbox, 1)
+        wait_for(lambda: [len(each.symbols) for each in sandbox.connections()] == [1, 1])
         # The refusal is for handshakes: those that are open do not use it up.
         sandbox.set_faults(
             [Fault("abort", "binance.ws", times=1, seconds=0), Fault("unavailable", "binance.ws", times=1)]
@@ -426,7 +427,7 @@ def test_a_silent_connection_answers_pings_and_loses_what_happens(sandbox: Sandb
     with opened(sandbox, BINANCE) as socket:
         subscribed(sandbox, 1)
         sandbox.set_faults([Fault("silence", "binance.ws", seconds=0)])
-        time.sleep(SHORT)
+        wait_for(lambda: sandbox.connections()[0].ended == "silent")
         sandbox.set_now(NOW + HOUR)
         assert rest(socket) == []
         assert socket.ping().wait(LONG)
@@ -521,6 +522,32 @@ def test_a_message_is_sent_twice_or_after_the_next(sandbox: Sandbox) -> None:
     assert Counter(number for _, number in sent_ids(sandbox, "binance").elements()) == Counter(found)
 
 
+def test_a_message_comes_in_pieces_after_one_that_nobody_agreed_to_pack(sandbox: Sandbox) -> None:
+    sandbox.set_faults([Fault("in_pieces", "binance.frames")])
+    with opened(sandbox, BINANCE) as socket:
+        subscribed(sandbox, 1)
+        sandbox.set_now(NOW + MINUTE)
+        truth = [row.number for row in sandbox.happened("binance", NOW, NOW + MINUTE)]
+        pieces = [list(socket.recv_streaming()) for _ in truth]
+        assert {len(each) for each in pieces} == {3}
+        assert [json.loads("".join(map(str, each)))["data"]["a"] for each in pieces] == truth
+        sandbox.set_faults([Fault("bomb", "binance.frames", size=10**8)])
+        sandbox.set_now(NOW + 2 * MINUTE)
+        ended(socket)
+    assert str(socket.protocol.close_sent) == "1002 (protocol error) reserved bits must be 0"
+
+
+def test_an_error_may_repeat_the_key(sandbox: Sandbox) -> None:
+    sandbox.set_faults([Fault("echoed_address", "finnhub.frames", times=1)])
+    with opened(sandbox, FINNHUB, finnhub("BINANCE:BTCUSDT")) as socket:
+        subscribed(sandbox, 1)
+        sandbox.set_now(NOW + MINUTE)
+        said, data = take(socket, 2)
+    assert said["type"] == "error"
+    assert said["msg"].endswith("/finnhub/ws?token=one")
+    assert data["type"] == "trade"
+
+
 def test_finnhub_sends_a_price_that_is_no_trade(sandbox: Sandbox) -> None:
     sandbox.set_faults([Fault("price_update", "finnhub.frames", times=1)])
     with opened(sandbox, FINNHUB, finnhub("BINANCE:BTCUSDT")) as socket:
@@ -536,7 +563,7 @@ def test_a_symbol_is_refused_as_each_provider_refuses(sandbox: Sandbox) -> None:
         [Fault("refused_symbol", f"{name}.symbols", subject="ETH") for name in ("binance", "finnhub", "coinbase")]
     )
     with opened(sandbox, f"{BINANCE}/ethusdt@aggTrade"):
-        wait_for(lambda: sandbox.connections()[-1].symbols == ["BTCUSDT"])
+        wait_for(lambda: [each.symbols for each in sandbox.connections()] == [["BTCUSDT"]])
     with opened(sandbox, FINNHUB, finnhub("BINANCE:ETHUSDT")) as socket:
         assert take(socket, 1) == [{"msg": "Invalid symbol BINANCE:ETHUSDT", "type": "error"}]
     with opened(sandbox, "/coinbase/ws", coinbase("ETH-USD")) as socket:
