@@ -45,9 +45,11 @@ _PROPERTIES = (
     "ssl.key.password",
     "ssl.endpoint.identification.algorithm",
 )
-_ASK_S = 10.0
+_ASK_S = 5.0
 # How long a put waits for a broker that is away, before it says so; what was given to librdkafka stays on its way.
 _PATIENCE_S = 15.0
+# After so many of them the producer is made anew: a broker that lost its memory waits for numbers that never come.
+_MOST_LATE = 2
 # Larger than any block; what the broker takes, compressed, is its message.max.bytes.
 _MOST_MESSAGE_BYTES = 8 * 2**20
 # More than one put may hold, so that it never waits for room.
@@ -112,6 +114,7 @@ class KafkaSink:
         # Given to librdkafka and not acknowledged, by lane and number; and the newest of each lane that is.
         self._pending: set[tuple[str, int]] = set()
         self._safe: dict[str, int] = {}
+        self._n_late = 0
         self._failure: KafkaError | None = None
         self._noticed: KafkaError | None = None
 
@@ -121,6 +124,8 @@ class KafkaSink:
         try:
             found = producer.list_topics(timeout=_ASK_S)
         except KafkaException as error:
+            # What was noticed meanwhile is told while it polls.
+            producer.poll(0)
             raise _explained(_noticed(self._noticed, error), self.name, _SAFE_PUT) from None
         if self._topic not in found.topics:
             raise _explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), self.name, _SAFE_PUT)
@@ -150,8 +155,11 @@ class KafkaSink:
             self._restart()
             raise _explained(_noticed(self._noticed, failure), self.name, _SAFE_PUT)
         if wanted & self._pending:
-            away = KafkaError(KafkaError._TRANSPORT)
-            raise _explained(self._noticed or away, self.name, _SAFE_PUT)
+            self._n_late += 1
+            if self._n_late >= _MOST_LATE:
+                self._restart()
+            raise _explained(self._noticed or KafkaError(KafkaError._TRANSPORT), self.name, _SAFE_PUT)
+        self._n_late = 0
         self._noticed = None
 
     def close(self) -> None:
@@ -205,6 +213,7 @@ class KafkaSink:
         """Forget the producer with all that it has in hand."""
         producer, self._producer = self._producer, None
         self._pending.clear()
+        self._n_late = 0
         if producer is not None:
             producer.purge()
             producer.flush(1.0)
@@ -213,9 +222,7 @@ class KafkaSink:
     def _notice(self, error: KafkaError) -> None:
         if error.fatal():
             self._failure = error
-        # A refusal says more than that all brokers are down, which follows from it.
-        if self._noticed is None or self._noticed.code() not in _REFUSED:
-            self._noticed = error
+        self._noticed = _telling(self._noticed, error)
 
 
 class KafkaSource:
@@ -254,6 +261,8 @@ class KafkaSource:
         self._consumer: Consumer | None = None
         self._prefix = ""
         self._partitions: list[int] = []
+        # Those whose position the broker no longer holds, until they are begun anew.
+        self._trimmed: set[int] = set()
         self._is_stale = False
         self._is_changed = False
         self._noticed: KafkaError | None = None
@@ -263,13 +272,12 @@ class KafkaSource:
         """See ``transport.Source``."""
         self._complain()
         consumer = self._started()
-        if self._is_stale:
+        if self._is_stale and not self._is_changed:
             self._begin(consumer)
-        messages = self._taken(consumer, seconds)
+        found = self._delivered(self._taken(consumer, seconds))
         if self._is_changed:
             self._is_changed = False
             raise ChannelsChanged
-        found = self._delivered(consumer, messages)
         if found:
             self._noticed = None
         elif self._noticed is not None and self._noticed.code() != KafkaError._TRANSPORT:
@@ -348,9 +356,12 @@ class KafkaSource:
         self._prefix = self._identity(consumer)
         places = []
         for partition in self._partitions:
+            # Asked in any case: the consumer commits from there.
             position = self._landed(self._channel(partition))
-            places.append(TopicPartition(self._topic, partition, OFFSET_BEGINNING if position is None else position[0]))
+            start = OFFSET_BEGINNING if position is None or partition in self._trimmed else position[0]
+            places.append(TopicPartition(self._topic, partition, start))
         consumer.assign(places)
+        self._trimmed.clear()
         self._is_stale = False
 
     def _identity(self, consumer: Consumer) -> str:
@@ -358,8 +369,12 @@ class KafkaSource:
         broker knows ids."""
         try:
             cluster = consumer.list_topics(self._topic, timeout=_ASK_S).cluster_id
-            told = AdminClient(self._settings).describe_topics(Topics([self._topic]), request_timeout=_ASK_S)
-            topic_id = str(told[self._topic].result(_ASK_S).topic_id)
+            # It must live until it has answered.
+            admin = AdminClient(self._settings)
+            told = admin.describe_topics(Topics([self._topic]), request_timeout=_ASK_S)
+            topic_id = str(told[self._topic].result(2 * _ASK_S).topic_id)
+        except TimeoutError:
+            raise _explained(KafkaError(KafkaError._TIMED_OUT), self._where, _SAFE_READ) from None
         except KafkaException as error:
             problem = error.args[0]
             if problem.code() != KafkaError._UNSUPPORTED_FEATURE:
@@ -383,13 +398,13 @@ class KafkaSource:
                 break
         return found
 
-    def _delivered(self, consumer: Consumer, messages: Iterable[Message]) -> list[Delivery]:
+    def _delivered(self, messages: Iterable[Message]) -> list[Delivery]:
         found: list[Delivery] = []
         foreign: dict[str, int] = {}
         for message in messages:
             error = message.error()
             if error is not None:
-                self._complained(consumer, error, message)
+                self._complained(error, message)
                 continue
             channel, position = self._channel(_int(message.partition())), (_int(message.offset()) + 1,)
             try:
@@ -402,7 +417,7 @@ class KafkaSource:
                 found.append(Delivery(channel, position, None, problem))
         return found
 
-    def _complained(self, consumer: Consumer, error: KafkaError, message: Message) -> None:
+    def _complained(self, error: KafkaError, message: Message) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             partition = _int(message.partition())
             log.warning(
@@ -411,18 +426,27 @@ class KafkaSource:
                 self._where,
                 partition,
             )
-            consumer.seek(TopicPartition(self._topic, partition, OFFSET_BEGINNING))
+            self._trimmed.add(partition)
+            self._is_changed = True
         elif error.code() != KafkaError._PARTITION_EOF:
             self._problem = _explained(error, self._where, _SAFE_READ)
 
     def _notice(self, error: KafkaError) -> None:
-        if self._noticed is None or self._noticed.code() not in _REFUSED:
-            self._noticed = error
+        self._noticed = _telling(self._noticed, error)
 
 
 def _int(told: int | None) -> int:
     """Of a message that was delivered both are there."""
     return -1 if told is None else told
+
+
+def _telling(known: KafkaError | None, error: KafkaError) -> KafkaError:
+    """Which of two says more: a refusal, before that all brokers are down, before that one of them is."""
+
+    def rank(told: KafkaError) -> int:
+        return 2 if told.code() in _REFUSED else int(told.code() == KafkaError._ALL_BROKERS_DOWN)
+
+    return error if known is None or rank(error) >= rank(known) else known
 
 
 def _noticed(noticed: KafkaError | None, error: KafkaException | KafkaError) -> KafkaError:

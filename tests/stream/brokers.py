@@ -190,10 +190,12 @@ class Broker:
     def create(self, topic: str) -> None:
         from confluent_kafka.admin import NewTopic
 
-        self.admin().create_topics([NewTopic(topic, self._n_partitions, 1)])[topic].result(10)
+        admin = self.admin()
+        admin.create_topics([NewTopic(topic, self._n_partitions, 1)])[topic].result(10)
 
     def delete(self, topic: str) -> None:
-        self.admin().delete_topics([topic])[topic].result(10)
+        admin = self.admin()
+        admin.delete_topics([topic])[topic].result(10)
 
     def admin(self) -> Any:
         from confluent_kafka.admin import AdminClient

@@ -80,7 +80,7 @@ def consumer(lake: Lake, stream: Kinesis, **more: Any) -> Consumer:
 
 
 def sink(stream: Kinesis, client: Any = None) -> KinesisSink:
-    made = KinesisSink(stream.stream, client=client or stream.client, clock=FixedClock(NOW), rng=random.Random(1))
+    made = KinesisSink(stream.stream, client=client or stream.client, clock=FixedClock(NOW), rng=random.Random(1))  # noqa: S311
     assert made.open({}) == {}
     return made
 
@@ -133,7 +133,7 @@ def test_a_request_is_at_most_5_mib_of_many_lanes(stream: Kinesis) -> None:
 
 
 def test_a_block_that_no_record_can_hold_is_said_and_nothing_of_it_is_put(stream: Kinesis) -> None:
-    with pytest.raises(NeedsYouError, match="a block has .* bytes, more than a record may have"):
+    with pytest.raises(NeedsYouError, match=r"a block has .* bytes, more than a record may have"):
         sink(stream).put([block(0, range(1), padding=4_000_000)])
     assert stream.client.get_records(ShardIterator=_from_start(stream))["Records"] == []
 
