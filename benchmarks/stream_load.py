@@ -163,7 +163,8 @@ async def serve(home: Path, load: Load) -> None:
     load.is_over = True
     _write(home, load, port)
     # Nobody is cut off: whoever has been sent something may still be reading it.
-    await load.left.wait()
+    if load.n_open:
+        await load.left.wait()
 
 
 def _write(home: Path, load: Load, port: int) -> None:

@@ -9,8 +9,9 @@ The protocol, and what it rests on (measured with deltalake 1.6):
 3. A replace overwrites by a predicate on partition and window, made of literals by one quoting function. It first
    compares: a window that already holds the rows is left alone, so repeating work makes no commit.
 4. A merge is for small dimensions: source unique and without null keys, unstreamed so that it prunes.
-5. Every commit says who made it and what it holds: run, code version, contract fingerprint, rows, sha256, and which
-   rows of the table these are (window, values, by day), so that ``inspection.py`` can prove them later.
+5. Every commit says who made it and what it holds: run, code version, contract fingerprint, rows, and, but for a
+   stream's, sha256 and which rows of the table these are (window, values, by day), so that ``inspection.py`` can prove
+   them later.
 6. Before reading, the files that the log names are there and of the size it says: a short file makes Polars panic.
    A bucket is listed once for it.
 
@@ -35,6 +36,7 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -91,6 +93,8 @@ _COMPACTED_BYTES, _FULL_BYTES = 4 * 2**20, 32 * 2**20
 _FEW_FILES = 8
 # Today and, around midnight, yesterday.
 _OPEN_PARTITIONS = 2
+# Columns of streams' tables.
+_HARDLY_REPEATED = ("trade_id", "quantity", "detail")
 # A commit that makes a checkpoint would remove expired entries of the log, and fail after it landed where its writer
 # may add and never delete. Maintenance removes them.
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -379,7 +383,15 @@ class Lake:
             landed = table.transaction_version(app)
             return landed is not None and landed >= version
 
-        return self._append(contract, frame, {app: version}, is_done)
+        # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
+        first_key = primary_key(contract)[0]
+        where = {first_key: sorted({str(value) for value in frame[first_key].unique()})}
+        rows = sort(contract, frame)
+
+        def properties() -> CommitProperties:
+            return self._properties(contract, rows, transactions=[Transaction(app, version)], where=where)
+
+        return self._append(contract, rows, properties, _writer(_n_rows_of_fullest(contract, frame)), is_done)
 
     def advance(
         self,
@@ -393,6 +405,10 @@ class Lake:
 
         Where the table says ``after`` of all of them the commit has landed before, and nothing is written. The frame
         may be empty: then only the versions move.
+
+        It is for streams, whose commits come every few seconds: rows stay in their order, and the commit says how many
+        they are, not their hash. Each batch was checked by its blocks' checksums, and has been compacted into another
+        file before anybody looks.
 
         Raises:
             PositionMoved: the table says something else; another writer has come in between.
@@ -411,7 +427,13 @@ class Lake:
                 )
             return found == after
 
-        return self._append(contract, frame, after, is_done)
+        told = {**self._told_of(contract), "crypto_assets.rows": str(len(frame))}
+        transactions = [Transaction(app, version) for app, version in after.items()]
+
+        def properties() -> CommitProperties:
+            return CommitProperties(told, _COMMIT_RETRIES, transactions)
+
+        return self._append(contract, frame, properties, _stream_writer(contract), is_done)
 
     def landed(self, contract: type[Contract], app: str) -> int | None:
         """The newest version of the app that the table holds."""
@@ -571,7 +593,7 @@ class Lake:
                         target_size=_FULL_BYTES if n_bytes >= _FULL_BYTES else _COMPACTED_BYTES,
                         # The other core is the writer's.
                         max_concurrent_tasks=1,
-                        writer_properties=_STREAM_WRITER,
+                        writer_properties=_stream_writer(contract),
                         commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
                         post_commithook_properties=_AFTER_COMMIT,
                     )
@@ -586,30 +608,25 @@ class Lake:
     def _append(
         self,
         contract: type[Contract],
-        frame: pl.DataFrame,
-        apps: Mapping[str, int],
+        rows: pl.DataFrame,
+        properties: Callable[[], CommitProperties],
+        writer: WriterProperties,
         is_done: Callable[[DeltaTable], bool],
     ) -> Commit:
-        """Append the frame with the versions of its apps in one commit, unless the table says that it is done."""
-        rows = sort(contract, frame)
-        # A key's first column (a pull's id) names the rows for good: compaction moves them to other files.
-        first_key = primary_key(contract)[0]
-        where = {first_key: sorted({str(value) for value in frame[first_key].unique()})}
+        """Append the rows in one commit, unless the table says that it is done."""
 
         def attempt() -> Commit:
             table = self._ensure(contract)
             if is_done(table):
                 return Commit(contract.table.full_name, table.version(), 0, is_new=False)
-            transactions = [Transaction(app, version) for app, version in apps.items()]
-            properties = self._properties(contract, rows, transactions=transactions, where=where)
             failpoint("before_commit")
             write_deltalake(
                 table,
                 rows,
                 mode="append",
-                commit_properties=properties,
+                commit_properties=properties(),
                 post_commithook_properties=_AFTER_COMMIT,
-                writer_properties=_writer(_n_rows_of_fullest(contract, frame)),
+                writer_properties=writer,
             )
             failpoint("after_commit")
             return Commit(contract.table.full_name, table.version(), len(rows), is_new=True)
@@ -720,9 +737,7 @@ class Lake:
     ) -> CommitProperties:
         """What the commit says of itself; the frame is what the window, or the whole table, holds after it."""
         told = {
-            "crypto_assets.run_id": self._run_id,
-            "crypto_assets.code_version": __version__,
-            "crypto_assets.contract": fingerprint(contract),
+            **self._told_of(contract),
             "crypto_assets.rows": str(len(frame)),
             "crypto_assets.sha256": content_hash(frame),
             "crypto_assets.where": json.dumps(where or {}),
@@ -737,6 +752,13 @@ class Lake:
             max_commit_retries=_COMMIT_RETRIES,
             app_transactions=transactions,
         )
+
+    def _told_of(self, contract: type[Contract]) -> dict[str, str]:
+        return {
+            "crypto_assets.run_id": self._run_id,
+            "crypto_assets.code_version": __version__,
+            "crypto_assets.contract": fingerprint(contract),
+        }
 
     def _until_done(self, contract: type[Contract], attempt: Callable[[], Commit]) -> Commit:
         """Run the attempt until it succeeds, then see that the table is registered.
@@ -1001,9 +1023,29 @@ def _writer(n_rows: int) -> WriterProperties:
     )
 
 
-# What a stream appends is rewritten within minutes, and then by maintenance as other files are: level 1 takes a third
-# of the CPU.
-_STREAM_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=131_072)
+def _stream_writer(contract: type[Contract]) -> WriterProperties:
+    """How a stream's small files are written, and those made of them: cheaply, since maintenance writes them anew.
+
+    Level 1 of zstd takes half of level 6's CPU. A dictionary of values that hardly repeat is made and thrown away:
+    numbers and moments that grow are written as differences, ids and amounts as they are; both are smaller, too.
+    """
+    plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")
+    differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED", statistics_enabled="CHUNK")
+    columns = {}
+    for name, dtype in polars_schema(contract).items():
+        if name in contract.table.partition_by:
+            continue
+        if dtype.is_integer() or dtype.is_temporal():
+            columns[name] = differences
+        elif name in _HARDLY_REPEATED:
+            columns[name] = plain
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        max_row_group_size=131_072,
+        default_column_properties=ColumnProperties(statistics_enabled="CHUNK"),
+        column_properties=columns,
+    )
 
 
 def _n_rows_of_fullest(contract: type[Contract], frame: pl.DataFrame) -> int:
