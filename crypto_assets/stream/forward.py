@@ -105,7 +105,7 @@ class Forwarder:
                 if error.what != self.problem:
                     self._tell(f"{error}; the journal keeps what comes, and it is tried again")
                 self.problem = error.what
-                wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**n_failures)
+                wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(n_failures, 10))
                 if not isinstance(error, TransientError):
                     wait = _REFUSED_WAIT_S
             except Exception as error:

@@ -137,9 +137,9 @@ def kinesis(environment: dict[str, str], stream: str, n_shards: int = 1) -> Iter
 
 
 @contextmanager
-def moto() -> Iterator[dict[str, str]]:
+def moto(port: int | None = None) -> Iterator[dict[str, str]]:
     """A moto server whose Kinesis reshards as AWS does; what reaches it, as environment variables."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, str(Path(__file__).with_name("moto_kinesis.py")), str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
