@@ -16,8 +16,9 @@ from crypto_assets.assets.quality import gaps, operations
 from crypto_assets.assets.raw import alpha_vantage, binance_archive, coincap, coingecko, exchanges, mempool, stream
 from crypto_assets.assets.refined import dimensions, market, venues
 from crypto_assets.assets.trusted import facts
-from crypto_assets.automation import jobs, repair, restatements, schedules, sensors
+from crypto_assets.automation import jobs, repair, restatements, schedules, sensors, streams
 from crypto_assets.checks.asset_checks import checks_of
+from crypto_assets.checks.streams import speaking
 from crypto_assets.resources.catalog import catalog_of
 from crypto_assets.resources.settings import Settings
 
@@ -39,7 +40,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     derived = dg.load_assets_from_modules([facts, market, dimensions, venues, operations, gaps])
     return dg.Definitions(
         assets=linked([*raw, *stream.SPECS, *derived], catalog_of(settings.catalog, settings.catalog_prefix)),
-        asset_checks=checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"),
+        asset_checks=[*checks_of([*raw, *derived], settings.state_dir.resolve() / "data_docs"), speaking],
         jobs=[
             jobs.refresh,
             jobs.maintenance(settings),
@@ -52,7 +53,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
             *schedules.restatements(settings),
             schedules.maintenance(settings),
         ],
-        sensors=[sensors.automation, sensors.run_failure, repair.gap_repair(settings)],
+        sensors=[sensors.automation, sensors.run_failure, repair.gap_repair(settings), streams.closed_hours(settings)],
         resources={**handles(settings), **(resources or {})},
         executor=dg.in_process_executor,
     )

@@ -125,6 +125,77 @@ def ledger(
     )
 
 
+def holes(
+    table_name: str, known: pl.DataFrame, stated: pl.DataFrame, answers: pl.DataFrame, now: datetime
+) -> pl.DataFrame:
+    """The ledger's rows, new or changed, of a table without a spine: of the times that a stream says it did not hear.
+
+    Nobody knows how many rows are missing: ``n_missing`` is the seconds that no answer covers. A hole is repaired where
+    answers cover all of it, be it that nothing was traded, and lost where the venue no longer has a part of it.
+
+    Args:
+        table_name: the table with the gaps.
+        known: the table's rows on the ledger.
+        stated: ``key, start, end, cause, detail`` of what streams missed.
+        answers: as of ``Evidence``, about all of these times.
+        now: our clock.
+    """
+    held = {(row["key"], row["gap_start_at"]): row for row in known.iter_rows(named=True)}
+    for hole in stated.sort("key", "start", "end").iter_rows(named=True):
+        place = hole["key"], hole["start"]
+        before = held.get(place)
+        if before is None or hole["end"] > before["gap_end_at"]:
+            # Two streams may begin to miss one market at one moment: the longer hole is the one.
+            held[place] = _hole(table_name, hole, now) | ({"detected_at": before["detected_at"]} if before else {})
+    rows = [_heard(row, answers.filter(pl.col("key") == key), now) for (key, _), row in sorted(held.items())]
+    made = pl.DataFrame(rows, schema=polars_schema(GapLedger)).with_columns(pl.col(UTC_TIME).dt.truncate("1ms"))
+    return made.join(known, on=made.columns, how="anti", nulls_equal=True)
+
+
+def _hole(table_name: str, hole: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    return {
+        "table_name": table_name,
+        "key": hole["key"],
+        "gap_start_at": hole["start"],
+        "gap_end_at": hole["end"],
+        "n_missing": 0,
+        "cause": hole["cause"],
+        "state": "open",
+        "detail": hole["detail"],
+        "attempts": 0,
+        "run_id": None,
+        "detected_at": now,
+        "closed_at": None,
+        "date": hole["start"].date(),
+    }
+
+
+def _heard(row: Mapping[str, Any], answers: pl.DataFrame, now: datetime) -> dict[str, Any]:
+    """A hole as it is now, by the answers about its market."""
+    start, end = row["gap_start_at"], row["gap_end_at"]
+    told = answers.filter(pl.col("window_start_at") < end, pl.col("window_end_at") > start)
+    spans = covered(told.filter(pl.col("outcome").is_in(["ok", "empty"])))
+    heard = sum((min(span.end, end) - max(span.start, start) for span in spans), timedelta(0))
+    n_missing = -(-(end - start - heard) // timedelta(seconds=1))
+    if row["state"] not in OPEN:
+        return dict(row)
+    if n_missing == 0:
+        return {**row, "n_missing": 0, "state": "repaired", "closed_at": now}
+    out_of_reach = told.filter(pl.col("is_complete"), pl.col("outcome") == "not_found").sort("ingested_at")
+    bad = told.filter(~pl.col("is_complete")).sort("ingested_at")
+    detail = row["detail"]
+    if len(bad):
+        outcome, why, source = bad.select("outcome", "detail", "source").row(-1)
+        detail = f"{source} ended {outcome}: {why or 'no records'}"
+    if len(out_of_reach):
+        detail = f"the venue no longer has it: {out_of_reach['detail'].item(-1)}"
+    elif row["attempts"] >= MAX_ATTEMPTS:
+        detail = f"given up after {row['attempts']} repairs: {detail}"
+    else:
+        return {**row, "n_missing": n_missing, "state": "open", "detail": detail}
+    return {**row, "n_missing": n_missing, "state": "unrecoverable", "detail": detail, "closed_at": now}
+
+
 def explain(gap: Mapping[str, Any], evidence: Evidence, every: timedelta) -> Verdict:
     """Why the gap is there, from the answers that cover it."""
     key, start, end = gap["key"], gap["gap_start_at"], gap["gap_end_at"]

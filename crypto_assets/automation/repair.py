@@ -15,17 +15,18 @@ import dagster as dg
 import polars as pl
 
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS, OPEN
-from crypto_assets.assets.quality.gaps import SPINES, Spine, answers_about, has_answered, unseen_days
+from crypto_assets.assets.quality.gaps import SPINES, TRADES, Spine, answers_about, has_answered, unseen_days
+from crypto_assets.assets.raw.pulls import span
 from crypto_assets.automation.jobs import refresh
 from crypto_assets.automation.schedules import held_elsewhere
-from crypto_assets.partitions import range_tags
+from crypto_assets.partitions import hours_tag, range_tags
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import Settings
 from crypto_assets.tables import raw
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
-from crypto_assets.tables.window import Window, contiguous
+from crypto_assets.tables.window import HOUR, Window, contiguous
 
 REPAIR_TAG = "crypto_assets/repair"
 # Repairs are bulk work: some at a time leave the queue to the schedules. Gaps are counted and not runs: one that takes
@@ -121,6 +122,49 @@ def requests(
             yield _request(repair, sorted(keys_of[repair.source]), run_key)
 
 
+def refills(
+    lake: Lake, keys_of: Mapping[type[raw.RawAnswers], Iterable[dg.AssetKey]], now: datetime
+) -> Iterator[dg.RunRequest]:
+    """Note the attempts and ask for the runs that ask venues for just what their streams did not hear.
+
+    Of hours that are over: they are computed again with what was refilled, and the hour of now has yet to be.
+    """
+    [source] = TRADES.all_sources
+    if source not in keys_of:
+        return
+    _give_up(lake, TRADES, now)
+    holes = candidates(lake, TRADES).filter(pl.col("gap_end_at") <= _hour(now)).head(GAPS_AT_ONCE)
+    spans = [(gap["key"], Window(gap["gap_start_at"], gap["gap_end_at"])) for gap in holes.iter_rows(named=True)]
+    for window in contiguous(day for _, hole in spans for day in hole.days):
+        own = sorted((key, hole) for key, hole in spans if window.start <= hole.start < window.end)
+        hours = {
+            hour
+            for _, hole in own
+            for hour in (_hour(hole.start) + n * HOUR for n in range(-(-(hole.end - _hour(hole.start)) // HOUR)))
+        }
+        run_key = f"{source.table.full_name} holes {window} {now:%Y-%m-%dT%H:%M:%SZ}"
+        noted = holes.filter(pl.col("gap_start_at").is_between(window.start, window.end, closed="left")).with_columns(
+            attempts=pl.col("attempts") + 1, state=pl.lit("queued"), run_id=pl.lit(run_key, pl.String)
+        )
+        lake.merge(GapLedger, noted, delete_missing=False)
+        yield dg.RunRequest(
+            run_key=run_key,
+            asset_selection=sorted(keys_of[source]),
+            run_config={
+                "ops": {"__".join(source.table.path): {"config": {"spans": [span(key, hole) for key, hole in own]}}}
+            },
+            tags={
+                REPAIR_TAG: source.table.full_name,
+                **range_tags(window.days[0], window.days[-1]),
+                **hours_tag(hours),
+            },
+        )
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
 def _give_up(lake: Lake, spine: Spine, now: datetime) -> None:
     """Declare the gaps of which the last run that may ask ended before it came to the ledger: nothing else would."""
     ended = candidates(lake, spine, is_spent=True).with_columns(
@@ -190,10 +234,11 @@ def _look(context: dg.SensorEvaluationContext, lake: Lake, clock: Clock) -> dg.S
     graph = context.repository_def.asset_graph
     present = graph.executable_asset_keys
     keys_of = {}
-    for source in {source for spine in SPINES for source in spine.all_sources}:
+    for source in {source for spine in (*SPINES, TRADES) for source in spine.all_sources}:
         key = dg.AssetKey(list(source.table.path))
         if key in present:
             chain = dg.AssetSelection.assets(key)
             keys_of[source] = (chain | chain.downstream()).resolve(graph)
-    asked = list(looks(lake, clock.now())) or list(requests(lake, keys_of, clock.now()))
+    now = clock.now()
+    asked = list(looks(lake, now)) or [*requests(lake, keys_of, now), *refills(lake, keys_of, now)]
     return dg.SensorResult(run_requests=asked) if asked else dg.SkipReason("no gap can be repaired")

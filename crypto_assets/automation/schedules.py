@@ -129,7 +129,9 @@ def _round(
     )
 
 
-def chain(context: dg.ScheduleEvaluationContext, contracts: Iterable[type[Contract]]) -> list[dg.AssetKey]:
+def chain(
+    context: dg.ScheduleEvaluationContext | dg.SensorEvaluationContext, contracts: Iterable[type[Contract]]
+) -> list[dg.AssetKey]:
     """The assets of these tables and all that follows from them."""
     if context.repository_def is None:
         raise ValueError("a tick without a repository does not know what follows from a table")

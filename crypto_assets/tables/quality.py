@@ -96,7 +96,11 @@ class GapLedger(Contract):
     key = key("What is missing there, e.g. a market and interval; all where the whole table is silent.")
     gap_start_at = clock("First missing time.", primary_key=True)
     gap_end_at = clock("End (exclusive) of the gap.")
-    n_missing = count("Rows that are still missing.", kind=Kind.INTERVAL, wide=True)
+    n_missing = count(
+        "Rows that are still missing; of what a stream did not hear, seconds that no answer covers yet.",
+        kind=Kind.INTERVAL,
+        wide=True,
+    )
     cause = text(
         "venue_outage, no_trades, not_listed, delisted, rate_limited, provider_error, our_downtime or unknown."
     )

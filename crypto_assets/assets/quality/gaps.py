@@ -1,4 +1,8 @@
-"""The gap ledger as an asset: after each run, what is missing in its days, why, and what became of known gaps."""
+"""The gap ledger as an asset: after each run, what is missing in its days, why, and what became of known gaps.
+
+Candles and histories are missing where a time has no row. Trades come when they come: what is missing of them is what
+their streams say that they did not hear.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from crypto_assets.analytics.gaps import Evidence, covered, is_answered, ledger, missing
+from crypto_assets.analytics.gaps import OPEN, Evidence, covered, holes, is_answered, ledger, missing
 from crypto_assets.assets.lake_asset import asset_facts, materialize, windows_of
 from crypto_assets.providers import alpha_vantage, coincap
 from crypto_assets.providers.venues import venue_of
@@ -17,7 +21,8 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import UTC_TIME, Contract, moment
 from crypto_assets.tables.quality import GapLedger, Quarantine
-from crypto_assets.tables.trusted import INTERVALS
+from crypto_assets.tables.stream import RawStreamEvents
+from crypto_assets.tables.trusted import INTERVALS, RELAYS, TRADE_STREAMS
 from crypto_assets.tables.window import DAY, Window
 
 # A candle that ended less than this ago may still be on its way.
@@ -84,6 +89,25 @@ HISTORY = Spine(
     every=lambda _: DAY,
 )
 SPINES = (CANDLES, HISTORY)
+# No time of it is expected; its gaps are its streams' holes.
+TRADES = Spine(
+    trusted.Trades,
+    key=pl.col("market_id"),
+    subject=pl.col("subject"),
+    all_sources=(raw.RawExchangeTrades,),
+    serves=lambda *_: True,
+    group=lambda key: key.partition(":")[0],
+    every=lambda _: None,
+)
+# What a hole's reason is called on the ledger, by how the collector's words begin; of the others nobody knows whose
+# fault it was.
+_HOLE_CAUSES = {
+    "the collector was not running": "our_downtime",
+    "told to stop": "our_downtime",
+    "closed by the provider": "venue_outage",
+    "silent": "venue_outage",
+    "the handshake was refused": "venue_outage",
+}
 
 
 def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.DataFrame:
@@ -122,6 +146,43 @@ def find_gaps(lake: Lake, spine: Spine, window: Window, now: datetime) -> pl.Dat
         evidence = replace(_evidence(lake, spine, group, answers, moments), refused=refused)
         changed.append(ledger(spine.contract.table.full_name, rows, moments, every=every, evidence=evidence, now=now))
     return pl.concat(changed)
+
+
+def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
+    """The ledger's rows, new or changed, of what streams of trades wrote down in the window as not heard.
+
+    A relay's hole is as long as its hours: the venue's own trades fill it, and one of both counts for each hour.
+    """
+    start, end = pl.col("starts_at"), pl.col("ends_at")
+    is_relay = pl.col("provider").is_in(RELAYS)
+    last_hour = (end - pl.duration(milliseconds=1)).dt.truncate("1h") + pl.duration(hours=1)
+    reason, unknown = pl.col("detail"), pl.lit("unknown")
+    cause = pl.coalesce(
+        *[pl.when(reason.str.starts_with(told)).then(pl.lit(cause)) for told, cause in _HOLE_CAUSES.items()], unknown
+    )
+    stated = (
+        lake.scan(RawStreamEvents, Window.of_days(window.days[0], window.days[-1]))
+        .filter(pl.col("kind") == "hole", pl.col("provider").is_in(TRADE_STREAMS), pl.col("subject").is_not_null())
+        .select(
+            key="subject",
+            start=pl.when(is_relay).then(start.dt.truncate("1h")).otherwise(start),
+            end=pl.when(is_relay).then(last_hour).otherwise(end),
+            cause=cause,
+            detail=pl.format("{}: {}", "provider", reason),
+        )
+        .collect()
+    )
+    known = (
+        lake.scan(GapLedger)
+        .filter(table_name=trusted.Trades.table.full_name)
+        .filter(pl.col("state").is_in(OPEN) | pl.col("gap_start_at").is_in(stated["start"].implode()))
+        .collect()
+    )
+    if stated.is_empty() and known.is_empty():
+        return known
+    whole = Window(min([*stated["start"], *known["gap_start_at"]]), max([*stated["end"], *known["gap_end_at"]]))
+    archive = replace(TRADES, all_sources=(*TRADES.all_sources, raw.RawBinanceTrades))
+    return holes(trusted.Trades.table.full_name, known, stated, answers_about(lake, archive, whole), now)
 
 
 def unseen_days(lake: Lake, spine: Spine, now: datetime) -> list[date]:
@@ -257,6 +318,10 @@ def _gap_ledger(
             if len(changed):
                 lake.merge(GapLedger, changed, delete_missing=False)
             n_changed += len(changed)
+        heard = find_holes(lake, window, clock.now())
+        if len(heard):
+            lake.merge(GapLedger, heard, delete_missing=False)
+        n_changed += len(heard)
         return {day: {"changed_gaps": n_changed} for day in window.days}
 
     def windows(days: Sequence[date]) -> Iterator[Window]:
@@ -267,4 +332,6 @@ def _gap_ledger(
     )
 
 
-gap_ledger: dg.AssetsDefinition = dg.asset(**asset_facts(GapLedger, [spine.contract for spine in SPINES]))(_gap_ledger)
+gap_ledger: dg.AssetsDefinition = dg.asset(
+    **asset_facts(GapLedger, [RawStreamEvents, *(spine.contract for spine in (*SPINES, TRADES))])
+)(_gap_ledger)

@@ -5,7 +5,8 @@ Belongs here: what is the same for every provider. Which endpoints there are is 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -33,6 +34,23 @@ class PullConfig(dg.Config):
 
     subjects: list[str] = Field([], description="Assets or markets; those of the settings where empty.")
     again: bool = Field(default=False, description="Ask again for days that raw already holds.")
+    spans: list[str] = Field(
+        [], description="Only these times, and of them what raw does not hold: 'subject start/end', ISO 8601 in UTC."
+    )
+
+
+def span(subject: str, window: Window) -> str:
+    """How a ``PullConfig`` names a time of a subject."""
+    return f"{subject} {window.start.isoformat()}/{window.end.isoformat()}"
+
+
+def _spans(told: Iterable[str], within: Window) -> Iterator[tuple[str, Window]]:
+    """The named times, as much of each as lies inside the window."""
+    for each in told:
+        subject, _, times = each.rpartition(" ")
+        start, end = (datetime.fromisoformat(moment).astimezone(UTC) for moment in times.split("/"))
+        if max(start, within.start) < min(end, within.end):
+            yield subject, Window(max(start, within.start), min(end, within.end))
 
 
 def live_asset(
@@ -137,11 +155,41 @@ class History:
         again: bool = False,
     ) -> int:
         """Land what raw does not hold of the subjects, and say how many answers landed. The first error comes last."""
+
+        def part(subject: str) -> Window | None:
+            # Who asks again wants this source's word, whichever has the time too.
+            return window if again else self.asked(provider, subject, window, now())
+
+        parts = [(subject, partial(part, subject)) for subject in subjects]
+        return self._fill(lake, provider, parts, now=now, warn=warn, again=again)
+
+    def fill_spans(
+        self,
+        lake: Lake,
+        provider: Any,
+        spans: Iterable[tuple[str, Window]],
+        *,
+        now: Callable[[], datetime],
+        warn: Callable[[str], object],
+    ) -> int:
+        """The same of these times of subjects, whichever other source has them too."""
+        parts = [(subject, partial(Window, part.start, part.end)) for subject, part in spans]
+        return self._fill(lake, provider, parts, now=now, warn=warn, again=False)
+
+    def _fill(
+        self,
+        lake: Lake,
+        provider: Any,
+        parts: Iterable[tuple[str, Callable[[], Window | None]]],
+        *,
+        now: Callable[[], datetime],
+        warn: Callable[[str], object],
+        again: bool,
+    ) -> int:
         n_landed, errors = 0, []
-        for subject in subjects:
+        for subject, told in parts:
             try:
-                # Who asks again wants this source's word, whichever has the time too.
-                part = window if again else self.asked(provider, subject, window, now())
+                part = told()
                 for gap in self.missing(lake, subject, part, now(), again=again) if part else ():
                     n, broken = _land_history(lake, self.contract, self.pull(provider, subject, gap), warn)
                     n_landed += n
@@ -165,10 +213,15 @@ class History:
 
             def work(window: Window) -> Mapping[date, Mapping[str, int]]:
                 subjects, begun = config.subjects or history.subjects(provider), clock.now()
+                warn = context.log.warning
                 try:
-                    n_landed = history.fill(
-                        lake, provider, subjects, window, now=clock.now, warn=context.log.warning, again=config.again
-                    )
+                    if config.spans:
+                        spans = _spans(config.spans, window)
+                        n_landed = history.fill_spans(lake, provider, spans, now=clock.now, warn=warn)
+                    else:
+                        n_landed = history.fill(
+                            lake, provider, subjects, window, now=clock.now, warn=warn, again=config.again
+                        )
                 finally:
                     # Dagster learns of days that nobody asked for too, or nothing would carry them further.
                     further = history.reached(lake, begun, window)

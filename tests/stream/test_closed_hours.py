@@ -1,0 +1,475 @@
+"""From journals to final bars: a stream with holes, duplicates and disorder ends as the market's own list."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from crypto_assets.automation.repair import REPAIR_TAG, gap_repair
+from crypto_assets.automation.streams import GRACE, Cursor, closed_hours, due
+from crypto_assets.partitions import HOURS_TAG
+from crypto_assets.providers.exchanges import PROVIDER
+from crypto_assets.providers.feeds import FEEDS
+from crypto_assets.resources import lease
+from crypto_assets.resources.clock import FixedClock
+from crypto_assets.sandbox import Market
+from crypto_assets.sandbox.events import Events
+from crypto_assets.sandbox.tape import tape_of
+from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.consumer import Consumer
+from crypto_assets.stream.direct import DirectSource
+from crypto_assets.stream.journal import Journal
+from crypto_assets.tables import quality, raw, refined, trusted
+from crypto_assets.tables.contract import Contract
+from crypto_assets.tables.stream import RawStreamEvents, RawTrades
+from crypto_assets.tables.window import DAY, HOUR, Window
+from tests.line import Line, line
+
+MARKET = Market(7, n_assets=30)
+TAPE = tape_of(MARKET, Events())
+TEN = datetime(2026, 10, 3, 10, tzinfo=UTC)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+BTC, ETH, USD = "binance:BTC/USDT", "binance:ETH/USDT", "coinbase:BTC/USD"
+TABLES: tuple[type[Contract], ...] = (trusted.Trades, refined.TradeBars1s, refined.TradeBars1m, quality.GapLedger)
+# What a stream loses around an interruption is looked for beyond its edges.
+MARGIN = 5 * SECOND
+
+
+def us(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def tape(market: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
+    """The market's own list: aggregates of Binance, single trades of Coinbase."""
+    trades = TAPE.trades(market, start, end)
+    if market.startswith("binance"):
+        return trades.records()
+    return [{**record, "trade_id": record["first_id"], "n_trades": 1} for record in trades.split().records()]
+
+
+def binance(record: Mapping[str, Any]) -> bytes:
+    trade = {
+        "s": "BTCUSDT",
+        "a": record["trade_id"],
+        "p": f"{record['price']:f}",
+        "q": f"{record['quantity']:f}",
+        "f": record["first_id"],
+        "l": record["last_id"],
+        "T": record["traded_us"] // 1000,
+        "m": record["taker_side"] == "sell",
+    }
+    return json.dumps({"stream": "btcusdt@aggTrade", "data": trade}).encode()
+
+
+def coinbase(record: Mapping[str, Any]) -> bytes:
+    told = {
+        "type": "match",
+        "trade_id": record["trade_id"],
+        "side": {"buy": "sell", "sell": "buy"}[record["taker_side"]],
+        "size": f"{record['quantity']:f}",
+        "price": f"{record['price']:f}",
+        "product_id": "BTC-USD",
+        "time": record["traded_at"].isoformat().replace("+00:00", "Z"),
+    }
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+def finnhub(record: Mapping[str, Any]) -> bytes:
+    told = {"p": float(record["price"]), "s": "BINANCE:ETHUSDT", "t": record["traded_us"] // 1000}
+    return json.dumps({"data": [{**told, "v": float(record["quantity"])}], "type": "trade"}).encode()
+
+
+STREAMS = {
+    BTC: ("binance_stream", "BTCUSDT", binance),
+    USD: ("coinbase_stream", "BTC-USD", coinbase),
+    ETH: ("finnhub", "BINANCE:ETHUSDT", finnhub),
+}
+
+
+class House(Line):
+    """A lake that streams fill, by hand-made journals, and what Dagster makes of it."""
+
+    cursor: str | None = None
+    launched: list[dict[str, Any]]
+
+    def deliver(self, market: str, records: Sequence[Mapping[str, Any]], *events: Event, seed: int = 1) -> None:
+        """The records, in disorder and some twice, as blocks of a collector's journal, moments after their trades."""
+        rng = random.Random(seed)  # noqa: S311 - disorder, not secrets
+        feed, symbol, message = STREAMS[market]
+        told = [record for record in records for _ in range(1 + (rng.random() < 0.05))]
+        told.sort(key=lambda record: record["traded_us"] + rng.randrange(4_000_000))
+        directory = self.settings.state_dir / "stream" / feed
+        with Journal(directory) as journal:
+            for block in [told[n : n + 40] for n in range(0, len(told), 40)] or [[]]:
+                received = us(block[-1]["traded_at"]) + 4_000_000 if block else us(self.clock.now())
+                is_last = not told or block[-1] is told[-1]
+                journal.append(
+                    Block(
+                        journal.collector,
+                        journal.next_number,
+                        journal.lanes,
+                        feed,
+                        {symbol: market},
+                        [received] * len(block),
+                        [message(record) for record in block],
+                        list(events) if is_last else [],
+                    )
+                )
+        directories = sorted((self.settings.state_dir / "stream").iterdir())
+        with Consumer(
+            self.lake, lambda landed: DirectSource(directories, landed), FEEDS, self.clock, most_s=0
+        ) as consumer:
+            consumer.step()
+            consumer.flush()
+
+    def tick(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=cursor,
+            repository_def=self.definitions.get_repository_def(),
+            resources={"lake": self.lake, "clock": self.clock},
+        )
+        told: dg.SensorResult | dg.SkipReason = sensor(context)
+        return told
+
+    def carry_on(self) -> list[dg.RunRequest]:
+        """A tick of the sensor of closed hours, and its runs."""
+        told = self.tick(closed_hours(self.settings), self.cursor)
+        assert isinstance(told, dg.SensorResult)
+        self.cursor = told.cursor
+        return self.launch(told.run_requests or [])
+
+    def repair(self) -> list[dg.RunRequest]:
+        told = self.tick(gap_repair(self.settings))
+        return self.launch(told.run_requests or []) if isinstance(told, dg.SensorResult) else []
+
+    def launch(self, requests: Iterable[dg.RunRequest]) -> list[dg.RunRequest]:
+        """What the daemon would run, of these tables and their checks."""
+        asked = list(requests)
+        for request in asked:
+            tables = [raw.RawExchangeTrades, *TABLES]
+            named = [
+                table for table in tables if dg.AssetKey(list(table.table.path)) in (request.asset_selection or [])
+            ]
+            partition = {"partition_key": request.partition_key} if request.partition_key else {}
+            tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+            result = self.execute(named, has_checks=True, tags=tags, run_config=request.run_config or None, **partition)
+            assert result.success
+        return asked
+
+    def trades(self, market: str, window: Window) -> list[tuple[Any, ...]]:
+        held = self.lake.read(trusted.Trades, window).filter(market_id=market)
+        columns = ("trade_id", "traded_at", "traded_us", "price", "quantity", "n_trades", "taker_side")
+        return sorted(held.select(columns).rows(), key=lambda row: int(row[0]))
+
+    def failed(self) -> list[tuple[str, str, str]]:
+        held = self.lake.read(quality.CheckResults).filter(~pl.col("passed"))
+        return held.select("table_name", "check_name", "observed").rows()
+
+    def holes(self) -> list[tuple[str, datetime, datetime, str, str, int]]:
+        ledger = self.lake.read(quality.GapLedger).filter(table_name=trusted.Trades.table.full_name)
+        columns = ("key", "gap_start_at", "gap_end_at", "cause", "state", "n_missing")
+        return ledger.sort("key", "gap_start_at").select(columns).rows()
+
+
+def expected(market: str, start: datetime, end: datetime) -> list[tuple[Any, ...]]:
+    """The market's own list as ``trusted.trades`` has it."""
+    is_fine = market.startswith("coinbase")
+    return [
+        (
+            str(r["trade_id"]),
+            r["traded_at"].replace(microsecond=r["traded_us"] % 10**6 // 1000 * 1000),
+            r["traded_us"] if is_fine else None,
+            r["price"],
+            r["quantity"],
+            r["n_trades"],
+            r["taker_side"],
+        )
+        for r in sorted(tape(market, start, end), key=lambda r: r["trade_id"])
+    ]
+
+
+def bars_by_hand(market: str, start: datetime, end: datetime, length: timedelta) -> dict[datetime, tuple[Any, ...]]:
+    """Open, high, low, close, volume and trades of each bar of the market's own list."""
+    groups: dict[datetime, list[Mapping[str, Any]]] = defaultdict(list)
+    for record in sorted(tape(market, start, end), key=lambda r: (r["traded_us"], r["trade_id"])):
+        groups[start + (record["traded_at"] - start) // length * length].append(record)
+    return {
+        opened: (
+            group[0]["price"],
+            max(r["price"] for r in group),
+            min(r["price"] for r in group),
+            group[-1]["price"],
+            sum((r["quantity"] for r in group), Decimal(0)),
+            sum((r["quantity"] * r["price"] for r in group), Decimal(0)),
+            sum(r["n_trades"] for r in group),
+        )
+        for opened, group in groups.items()
+    }
+
+
+def bars(house: House, contract: type[Contract], market: str) -> dict[datetime, tuple[Any, ...]]:
+    held = house.lake.read(contract).filter(market_id=market)
+    columns = ("opened_at", "open", "high", "low", "close", "volume_base", "volume_quote", "n_trades")
+    return {row[0]: row[1:] for row in held.select(columns).iter_rows()}
+
+
+def hole(market: str, start: datetime, end: datetime, why: str = "closed by the provider (1001)") -> Event:
+    return Event("hole", us(start), us(end), why, subject=market)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with line(tmp_path, TEN, PROVIDER.name, kind=House, market=MARKET, markets=(BTC, ETH, USD)) as on:
+        yield on
+
+
+@pytest.mark.timeout(300)
+def test_a_broken_stream_ends_as_the_markets_own_list(house: House) -> None:
+    ten, eleven = Window(TEN, TEN + HOUR), Window(TEN + HOUR, TEN + 2 * HOUR)
+    away = Window(TEN + 20 * MINUTE, TEN + 25 * MINUTE)
+    heard = [r for r in tape(BTC, TEN, TEN + 90 * MINUTE) if not away.start <= r["traded_at"] < away.end]
+    relayed = [r for r in tape(ETH, TEN, TEN + HOUR) if not 40 <= r["traded_at"].minute < 42]
+    house.set_now(TEN + 90 * MINUTE)
+    house.deliver(BTC, heard, hole(BTC, away.start - MARGIN, away.end + MARGIN))
+    late = tape(USD, TEN, TEN + HOUR)
+    house.deliver(USD, late[:-3], Event("opened", us(TEN), us(TEN), "1 symbols"))
+    house.deliver(ETH, relayed, hole(ETH, TEN + 40 * MINUTE, TEN + 42 * MINUTE, "the collector was not running"))
+
+    # The hour that is over is carried on, that of now is not.
+    house.set_now(TEN + 90 * MINUTE)
+    [request] = house.carry_on()
+    assert (request.partition_key, request.tags[HOURS_TAG]) == ("2026-10-03", "2026-10-03T10")
+    held = house.lake.read(trusted.Trades)
+    assert held["traded_at"].max() < eleven.start
+    assert house.failed() == []
+    assert house.holes() == [
+        (BTC, away.start - MARGIN, away.end + MARGIN, "venue_outage", "open", 310),
+        (ETH, TEN, TEN + HOUR, "our_downtime", "open", 3600),
+    ]
+    assert house.trades(USD, ten) == expected(USD, TEN, TEN + HOUR)[:-3]
+    # Of a relayed market nothing but what was relayed is known so far.
+    assert set(held.filter(market_id=ETH)["provider"]) == {"finnhub"}
+    assert house.lake.read(refined.TradeBars1m).filter(market_id=ETH)["n_trades"].sum() == len(relayed)
+    assert house.carry_on() == []
+
+    # What was not heard is asked of the venue, and only that of BTC.
+    calls = house.n_calls()
+    [refill] = house.repair()
+    assert refill.tags[REPAIR_TAG] == "raw.exchange_trades"
+    assert house.n_calls() > calls
+    asked = house.lake.read(raw.RawExchangeTrades).filter(subject=BTC)
+    assert (asked["window_start_at"].min(), asked["window_end_at"].max()) == (
+        away.start - MARGIN,
+        away.end + MARGIN,
+    )
+    assert [row[4:] for row in house.holes()] == [("repaired", 0), ("repaired", 0)]
+    assert house.repair() == []
+    assert house.trades(BTC, ten) == expected(BTC, TEN, TEN + HOUR)
+    assert house.failed() == []
+
+    # A trade that comes late makes its hour due again.
+    house.set_now(TEN + 2 * HOUR + 5 * MINUTE)
+    house.deliver(USD, late[-3:])
+    house.deliver(BTC, tape(BTC, TEN + 90 * MINUTE, TEN + 2 * HOUR), seed=2)
+    [request] = house.carry_on()
+    assert request.tags[HOURS_TAG] == "2026-10-03T10,2026-10-03T11"
+    for market, window in ((BTC, ten), (BTC, eleven), (USD, ten)):
+        assert house.trades(market, window) == expected(market, window.start, window.end)
+    assert house.failed() == []
+    assert house.carry_on() == []
+
+    for contract, length in ((refined.TradeBars1s, SECOND), (refined.TradeBars1m, MINUTE)):
+        assert bars(house, contract, BTC) == bars_by_hand(BTC, TEN, TEN + 2 * HOUR, length)
+        assert bars(house, contract, USD) == bars_by_hand(USD, TEN, TEN + HOUR, length)
+        # The venue was asked for the relay's hour: its trades count, the relay's do not as well.
+        assert bars(house, contract, ETH) == bars_by_hand(ETH, TEN, TEN + HOUR, length)
+    assert house.lake.read(quality.RevisionLedger).is_empty()
+    delivered = house.lake.scan(RawTrades).filter(subject=USD).group_by("trade_id")
+    late_ms = (pl.col("ingested_at") - pl.col("traded_at")).dt.total_milliseconds().max()
+    slowest = delivered.agg(late_ms=late_ms).select(pl.col("late_ms").max()).collect().item()
+    assert house.lake.read(refined.TradeBars1s).filter(market_id=USD)["latency_max_ms"].max() == slowest
+
+
+@pytest.mark.timeout(120)
+def test_with_its_last_hour_a_day_is_computed_as_a_whole(house: House) -> None:
+    eleven_pm = TEN + 13 * HOUR
+    house.set_now(eleven_pm)
+    house.deliver(BTC, [*tape(BTC, TEN, TEN + 5 * MINUTE), *tape(BTC, eleven_pm, eleven_pm + 5 * MINUTE)])
+    house.set_now(eleven_pm + HOUR - SECOND)
+    [request] = house.carry_on()
+    assert request.tags[HOURS_TAG] == "2026-10-03T10"
+    house.set_now(eleven_pm + HOUR + GRACE - SECOND)
+    assert house.carry_on() == []
+    house.set_now(eleven_pm + HOUR + GRACE)
+    [request] = house.carry_on()
+    assert (request.partition_key, HOURS_TAG in request.tags) == ("2026-10-03", False)
+    assert len(house.lake.live(trusted.Trades)) == 1
+    assert house.carry_on() == []
+
+
+@pytest.mark.timeout(120)
+def test_what_a_failed_run_was_to_carry_on_is_due_again(house: House) -> None:
+    house.set_now(TEN + HOUR + 3 * MINUTE)
+    house.deliver(BTC, tape(BTC, TEN, TEN + 5 * MINUTE))
+    sensor, cursor, asked = closed_hours(house.settings), None, []
+    for _ in range(5):
+        house.clock.sleep(60)
+        told = house.tick(sensor, cursor)
+        assert isinstance(told, dg.SensorResult)
+        cursor = told.cursor
+        for request in told.run_requests or []:
+            asked.append(request.tags[HOURS_TAG])
+            tags = {**request.tags, "dagster/run_key": str(request.run_key)}
+            house.instance.add_run(dg.DagsterRun(job_name="refresh", tags=tags, status=dg.DagsterRunStatus.FAILURE))
+    assert asked == ["2026-10-03T10"] * 3
+
+
+def test_no_hour_is_carried_on_while_others_are(house: House) -> None:
+    house.set_now(TEN + HOUR + 3 * MINUTE)
+    house.deliver(BTC, tape(BTC, TEN, TEN + 5 * MINUTE))
+    tags = {"crypto_assets/launched_by": "closed_hours"}
+    house.instance.add_run(dg.DagsterRun(job_name="refresh", tags=tags, status=dg.DagsterRunStatus.STARTED))
+    told = house.tick(closed_hours(house.settings))
+    assert isinstance(told, dg.SensorResult)
+    assert not told.run_requests
+
+
+def test_another_installations_lease_keeps_hours_from_being_carried_on_here(house: House) -> None:
+    house.deliver(BTC, tape(BTC, TEN, TEN + 5 * MINUTE))
+    other = lease.this_installation(house.settings.state_dir / "other")
+    lease.hold(lease.slot_of(house.lake.root, {}), other, FixedClock(TEN), timedelta(hours=9))
+    told = house.tick(closed_hours(house.settings))
+    assert isinstance(told, dg.SkipReason)
+    assert "holds them until" in str(told.skip_message)
+
+
+@pytest.mark.timeout(120)
+def test_hourly_replaces_keep_the_number_of_files_flat(house: House) -> None:
+    records = tape(BTC, TEN - 10 * HOUR, TEN + 14 * HOUR)
+    house.set_now(TEN + 15 * HOUR)
+    house.deliver(BTC, records)
+    hours = [TEN - 10 * HOUR + n * HOUR for n in range(24)]
+    tables = (trusted.Trades, refined.TradeBars1s, refined.TradeBars1m)
+    counts = []
+    for opens in [*hours, *hours]:
+        result = house.execute(
+            tables,
+            has_checks=False,
+            tags={HOURS_TAG: f"{opens:%Y-%m-%dT%H}"},
+            partition_key="2026-10-03",
+        )
+        assert result.success
+        counts.append([len(house.lake.live(table)) for table in tables])
+    assert counts[23] == [24] * 3
+    assert counts[47] == [24] * 3
+    before = [house.lake.read(table) for table in tables]
+    for table in tables:
+        house.lake.maintain(table, closed_before=(TEN + DAY).date())
+    assert [len(house.lake.live(table)) for table in tables] == [1] * 3
+    assert all(house.lake.read(table).equals(rows) for table, rows in zip(tables, before, strict=True))
+    assert len(before[0]) == len(records)
+
+
+def test_a_lost_cursor_asks_for_every_day_again(house: House) -> None:
+    house.set_now(TEN + 2 * DAY)
+    house.deliver(BTC, [*tape(BTC, TEN, TEN + MINUTE), *tape(BTC, TEN + DAY, TEN + DAY + MINUTE)])
+    cursor = Cursor()
+    assert due(house.lake, cursor, house.clock.now()) == {TEN.date(): [], (TEN + DAY).date(): []}
+    assert due(house.lake, cursor, house.clock.now()) == {}
+
+
+def observations(told: dg.SensorResult | dg.SkipReason) -> dict[str, dict[str, Any]]:
+    assert isinstance(told, dg.SensorResult)
+    return {
+        ".".join(event.asset_key.path): {name: value.value for name, value in event.metadata.items()}
+        for event in told.asset_events
+        if isinstance(event, dg.AssetObservation)
+    }
+
+
+def verdicts(told: dg.SensorResult | dg.SkipReason) -> list[tuple[bool, dict[str, Any]]]:
+    assert isinstance(told, dg.SensorResult)
+    return [
+        (event.passed, {name: value.value for name, value in event.metadata.items()})
+        for event in told.asset_events
+        if isinstance(event, dg.AssetCheckEvaluation)
+    ]
+
+
+def test_dagster_sees_how_the_streams_do(house: House) -> None:
+    sensor = closed_hours(house.settings)
+    told = house.tick(sensor)
+    assert isinstance(told, dg.SkipReason)
+    assert "no stream" in str(told.skip_message)
+    first = tape(BTC, TEN - 10 * MINUTE, TEN)
+    house.deliver(BTC, first, Event("opened", us(TEN), us(TEN), "1 symbols"))
+    told = house.tick(sensor)
+    seen = observations(told)
+    assert set(seen) == {"raw.trades", "raw.stream_events"}
+    n_first = house.lake.scan(RawTrades).select(pl.len()).collect().item()
+    assert seen["raw.trades"]["dagster/row_count"] == n_first
+    assert "rows_per_second" not in seen["raw.trades"]
+    assert isinstance(told, dg.SensorResult)
+    # Nothing new is nothing to say; what is new is said at most every five minutes.
+    assert observations(house.tick(sensor, told.cursor)) == {}
+    house.set_now(TEN + 10 * MINUTE)
+    house.deliver(BTC, tape(BTC, TEN, TEN + 10 * MINUTE), seed=3)
+    again = observations(house.tick(sensor, told.cursor))["raw.trades"]
+    n_new = again["dagster/row_count"] - n_first
+    assert again["rows_per_second"] == round(n_new / 600, 3)
+    newest = house.lake.scan(RawTrades).select(pl.col("traded_at").max(), pl.col("ingested_at").max()).collect()
+    assert again["newest_traded_at"] == newest["traded_at"].item().isoformat()
+    assert again["lag_seconds"] == (house.clock.now() - newest["ingested_at"].item()).total_seconds()
+    assert again["delta_version"] == house.lake.state(RawTrades).version  # type: ignore[union-attr]
+
+
+def test_a_stream_that_runs_and_is_silent_is_an_alarm_and_a_stopped_one_is_not(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    sensor = closed_hours(house.settings)
+    house.deliver(BTC, tape(BTC, TEN - 2 * MINUTE, TEN), Event("opened", us(TEN), us(TEN), "1 symbols"))
+    house.set_now(TEN + 4 * MINUTE)
+    told = house.tick(sensor)
+    assert verdicts(told) == []
+    assert isinstance(told, dg.SensorResult)
+    house.set_now(TEN + 6 * MINUTE)
+    alarm = house.tick(sensor, told.cursor)
+    [(passed, said)] = verdicts(alarm)
+    assert not passed
+    assert said == {"binance_stream": "last heard 360 s ago"}
+    assert "stream binance_stream is silent" in caplog.text
+    assert isinstance(alarm, dg.SensorResult)
+    # Once is enough.
+    assert verdicts(house.tick(sensor, alarm.cursor)) == []
+    stopped = TEN + 6 * MINUTE
+    house.deliver(BTC, [], Event("stopped", us(stopped), us(stopped), "told to stop"))
+    assert house.lake.read(RawStreamEvents)["kind"].to_list()[-1] == "stopped"
+    house.set_now(TEN + 30 * MINUTE)
+    [(passed, said)] = verdicts(house.tick(sensor, alarm.cursor))
+    assert passed
+    assert said == {"streams": "none runs"}
+
+
+def test_the_alarm_reaches_dagster(house: House) -> None:
+    """The check is one that a person can run, and its verdicts by the sensor are the same check's."""
+    house.deliver(BTC, tape(BTC, TEN - 2 * MINUTE, TEN), Event("opened", us(TEN), us(TEN), "1 symbols"))
+    house.set_now(TEN + 10 * MINUTE)
+    graph = house.definitions.resolve_asset_graph()
+    told = house.tick(closed_hours(house.settings))
+    assert isinstance(told, dg.SensorResult)
+    [event] = [event for event in told.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert event.asset_check_key in graph.asset_check_keys
+    house.instance.report_runless_asset_event(event)
+    found = house.instance.event_log_storage.get_latest_asset_check_execution_by_key([event.asset_check_key])
+    assert [record.status.value for record in found.values()] == ["FAILED"]
