@@ -34,7 +34,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Messages:
-    """The data messages of one block, in the order of their arrival.
+    """The data messages of one block in the order of their arrival, or of several, one block after the other.
 
     Attributes:
         feed: the feed's name.
@@ -42,6 +42,7 @@ class Messages:
         frames: the messages, as received.
         received_us: our clock at each, microseconds since 1970.
         markets: provider's symbol to the market or asset that was subscribed to.
+        blocks: of several blocks the name of each and how many of the messages are its; read together they cost less.
     """
 
     feed: str
@@ -49,6 +50,7 @@ class Messages:
     frames: Sequence[bytes]
     received_us: Sequence[int]
     markets: Mapping[str, str]
+    blocks: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Feed:
         key_name: the environment variable of its key, where it takes one.
         needs_key: whether it is absent without.
         is_exclusive: whether a key may have one connection only.
+        has_trades: whether it ever sends trades, which must not be dropped.
         max_symbols: the most that one connection may subscribe to.
         silent_after: seconds without any message after which a connection is dead.
         symbol: a market or asset of ours in the provider's words; None where the feed does not have it.
@@ -95,6 +98,7 @@ class Feed:
     key_name: str | None = None
     needs_key: bool = False
     is_exclusive: bool = False
+    has_trades: bool = True
     max_symbols: int = 200
     silent_after: float = 30.0
 

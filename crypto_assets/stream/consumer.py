@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
-from crypto_assets.providers.feed import Decoded, Feed, Messages
+from crypto_assets.providers.feed import Feed, Messages
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake, PositionMoved
 from crypto_assets.stream.blocks import Block, Event
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 _US = 1_000_000
 # Twenty files are quickly made one, and hardly slower to read than one; each commit makes one more.
 _COMPACT_EVERY = 20
+# Messages that are decoded together: some ten thousand, whose rows fit a processor's cache.
+_DECODED_BYTES = 2 * 2**20
+_NO_EVENTS = pl.DataFrame(schema=polars_schema(RawStreamEvents))
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,28 @@ class Landing:
 
 @dataclass
 class _Batch:
-    """What was read and is not in the lake."""
+    """What was read and is not in the lake.
+
+    Attributes:
+        unread: blocks whose messages are not decoded yet, with what happened; how many messages, of how many bytes.
+        trades: rows of blocks that are.
+        beside: rows of the other tables, by table, each with its block's lane and number.
+    """
 
     opened: float = 0.0
     n_rows: int = 0
     newest_us: int | None = None
     positions: dict[str, Position] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
-    parts: dict[type[Contract], list[tuple[str, int, pl.DataFrame]]] = field(default_factory=dict)
+    unread: list[tuple[Block, list[Event]]] = field(default_factory=list)
+    n_unread: int = 0
+    n_unread_bytes: int = 0
+    trades: list[pl.DataFrame] = field(default_factory=list)
+    beside: dict[type[Contract], list[tuple[str, int, pl.DataFrame]]] = field(default_factory=dict)
 
-    def add(self, contract: type[Contract], block: Block, rows: pl.DataFrame) -> None:
+    def add_beside(self, contract: type[Contract], block: Block, rows: pl.DataFrame) -> None:
         if len(rows):
-            self.parts.setdefault(contract, []).append((_app(block), block.number, rows))
+            self.beside.setdefault(contract, []).append((_app(block), block.number, rows))
             self.n_rows += len(rows)
 
 
@@ -153,8 +167,10 @@ class Consumer:
             problem = error
         done += self._finished(wait=False)
         batch = self._batch
+        if batch.n_unread_bytes >= _DECODED_BYTES:
+            self._decode()
         if batch.positions and (
-            batch.n_rows >= self._most_rows or self._clock.monotonic() - batch.opened >= self._most_s
+            batch.n_rows + batch.n_unread >= self._most_rows or self._clock.monotonic() - batch.opened >= self._most_s
         ):
             done += self._finished(wait=True)
             # A failed commit has emptied the batch: its blocks are read again.
@@ -200,28 +216,52 @@ class Consumer:
         if expected is not None and block.number > expected:
             events.append(_lost(block, expected))
         batch.numbers[app] = block.number + block.lanes
-        decoded, unread = self._decoded(block)
-        batch.add(RawTrades, block, decoded.trades)
-        batch.add(RawStreamPrices, block, decoded.prices)
-        batch.add(RawStreamEvents, block, _event_rows(block, [*events, *unread]))
-        if block.received_us:
-            batch.newest_us = max(batch.newest_us or 0, block.received_us[-1])
-
-    def _decoded(self, block: Block) -> tuple[Decoded, list[Event]]:
-        feed = self._feeds.get(block.feed)
-        if feed is None:
+        if block.feed not in self._feeds:
             raise DataError(
                 f"a block of feed {block.feed!r}, which is not known here",
                 where="stream",
                 safe="nothing of it was taken, and it stays where it is",
                 hint="run the consumer in the collector's version",
             )
-        decoded = feed.decode(Messages(block.feed, block.pull_id, block.frames, block.received_us, block.markets))
-        return decoded, [
-            Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in decoded.bad.items()
-        ]
+        batch.unread.append((block, events))
+        batch.n_unread += len(block.frames)
+        batch.n_unread_bytes += sum(map(len, block.frames))
+        if block.received_us:
+            batch.newest_us = max(batch.newest_us or 0, block.received_us[-1])
+
+    def _decode(self) -> None:
+        """Make rows of the blocks that are waiting: many at once, since each call costs more than a small block."""
+        try:
+            self._decode_into(self._batch)
+        except BaseException:
+            # What has been taken from the source and is in no batch would be missing.
+            self._restart()
+            raise
+
+    def _decode_into(self, batch: _Batch) -> None:
+        unread, batch.unread, batch.n_unread, batch.n_unread_bytes = batch.unread, [], 0, 0
+        alike: dict[Any, list[tuple[Block, list[Event]]]] = {}
+        for block, events in unread:
+            alike.setdefault((block.feed, frozenset(block.markets.items())), []).append((block, events))
+        for some in alike.values():
+            blocks = [block for block, _ in some]
+            decoded = self._feeds[blocks[0].feed].decode(_messages(blocks))
+            if len(decoded.trades):
+                batch.trades.append(decoded.trades)
+                batch.n_rows += len(decoded.trades)
+            of_block = decoded.prices.partition_by("pull_id", as_dict=True) if len(decoded.prices) else {}
+            first = 0
+            for block, events in some:
+                last = first + len(block.frames)
+                bad = [(i - first, decoded.bad[i]) for i in range(first, last) if i in decoded.bad]
+                first = last
+                events += [Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in bad]
+                batch.add_beside(RawStreamEvents, block, _event_rows(block, events))
+                if (block.pull_id,) in of_block:
+                    batch.add_beside(RawStreamPrices, block, of_block[block.pull_id,])
 
     def _submit(self) -> None:
+        self._decode()
         batch, self._batch = self._batch, _Batch()
         at, numbers = dict(self._at), dict(self._next)
         self._at.update(batch.positions)
@@ -272,7 +312,7 @@ class Consumer:
             for i, app in enumerate(_apps(channel, self._n_parts)):
                 expected[app] = None if known is None else known[i]
                 after[app] = position[i]
-        trades = _rows(RawTrades, batch.parts.get(RawTrades, []))
+        trades = _rows(RawTrades, batch.trades)
         landed = self._lake.advance(RawTrades, trades, expected=expected, after=after)
         return Landing(
             len(trades),
@@ -286,7 +326,7 @@ class Consumer:
 
     def _append_beside(self, contract: type[Contract], batch: _Batch) -> int:
         """Rows of a table that follows ``raw.trades``: those of blocks that it does not hold yet."""
-        parts = batch.parts.get(contract, [])
+        parts = batch.beside.get(contract, [])
         apps = {app for app, _, _ in parts}
         expected = {app: self._lake.landed(contract, app) for app in apps}
         fresh = [part for part in parts if part[1] >= (expected[part[0]] or 0)]
@@ -295,7 +335,7 @@ class Consumer:
         touched = {app for app, _, _ in fresh}
         self._lake.advance(
             contract,
-            _rows(contract, fresh),
+            _rows(contract, [rows for _, _, rows in fresh]),
             expected={app: expected[app] for app in touched},
             after={app: batch.numbers[app] for app in touched},
         )
@@ -310,8 +350,20 @@ def _apps(channel: str, n_parts: int) -> list[str]:
     return [f"{channel}#{i}" for i in range(n_parts)]
 
 
-def _rows(contract: type[Contract], parts: Iterable[tuple[str, int, pl.DataFrame]]) -> pl.DataFrame:
-    return pl.concat([pl.DataFrame(schema=polars_schema(contract)), *(rows for _, _, rows in parts)])
+def _rows(contract: type[Contract], parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=polars_schema(contract)), *parts])
+
+
+def _messages(blocks: Sequence[Block]) -> Messages:
+    """The messages of blocks of one feed and the same markets, in one."""
+    return Messages(
+        blocks[0].feed,
+        blocks[0].pull_id,
+        [frame for block in blocks for frame in block.frames],
+        [us for block in blocks for us in block.received_us],
+        blocks[0].markets,
+        [(block.pull_id, len(block.frames)) for block in blocks],
+    )
 
 
 def _lost(block: Block, expected: int) -> Event:
@@ -324,6 +376,8 @@ def _lost(block: Block, expected: int) -> Event:
 
 
 def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
+    if not events:
+        return _NO_EVENTS
     arrived = block.received_us[-1] if block.received_us else max((e.ends_us for e in events), default=0)
     told = {
         "pull_id": [block.pull_id] * len(events),
