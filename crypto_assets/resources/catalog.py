@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
     from crypto_assets.resources.lake import Lake
+
+log = logging.getLogger(__name__)
 
 # What is ours in a database carries these parameters; whatever else lies there is left alone.
 _FACTS: Final = "crypto_assets."
@@ -168,7 +171,9 @@ class Catalog:
     def sync(self, contract: type[Contract], uri: str, schema: Mapping[str, str]) -> list[Entry]:
         """Make Glue's entry of one table equal to the lake's, and those of views over it that find all they read.
 
-        ``schema`` is the log's: column names in order with their Delta types.
+        ``schema`` is the log's: column names in order with their Delta types. Views in another database than the
+        table's are left to others where this role may not see or write that database; for them, views of its own
+        database that Glue lacks are made, too, whatever they read.
 
         Raises:
             NeedsYouError: no credentials, no permission, no such database, or the table is registered elsewhere.
@@ -183,8 +188,7 @@ class Catalog:
                 safe=_SAFE,
                 hint="set another CRYPTO_ASSETS_CATALOG_PREFIX, or crypto-assets catalog rebuild --take-over",
             )
-        views = [view for view in VIEWS if name in reads(view) and self._is_readable(view)]
-        return [entry, *(self._put(view, view_input(view, self.prefix)) for view in views)]
+        return [entry, *self._put_views(name)]
 
     def sync_all(self, lake: Lake) -> Iterator[Entry]:
         """The same for all that the lake holds, and every view; strays stay.
@@ -295,8 +299,25 @@ class Catalog:
                 continue
             if schema is not None:
                 found[contract.table.full_name] = self.table_input(contract, lake.uri(contract), schema)
-        views = [view for view in VIEWS if reads(view) <= found.keys()]
-        return found | {view: view_input(view, self.prefix) for view in views}
+        return found | {view: view_input(view, self.prefix) for view in answerable(found)}
+
+    def _put_views(self, name: str) -> Iterator[Entry]:
+        """The views that ``sync`` of a table brings along. Raises as ``sync``."""
+        zone, _ = _split(name)
+        touched = {name}
+        for view in VIEWS:
+            own, bare = _split(view)
+            is_over = not touched.isdisjoint(reads(view))
+            if is_over:
+                touched.add(view)
+            try:
+                is_lacking = own == zone and bare not in self._held(self.database(own))
+                if (is_over or is_lacking) and self._is_readable(view):
+                    yield self._put(view, view_input(view, self.prefix))
+            except NeedsYouError as error:
+                if is_over and own == zone:
+                    raise
+                log.warning("%s is left to who may write it: %s", view, error.what)
 
     def _is_readable(self, view: str) -> bool:
         """Whether all tables that a view reads are registered."""
@@ -480,10 +501,19 @@ def ddl(contracts: Iterable[tuple[type[Contract], str]], prefix: str) -> Iterato
             f"CREATE EXTERNAL TABLE IF NOT EXISTS {prefix}{zone}.{name}\n"
             f"LOCATION '{place}/'\nTBLPROPERTIES ('table_type' = 'DELTA');"
         )
+    for view in answerable(known):
+        zone, name = _split(view)
+        yield f"CREATE OR REPLACE VIEW {prefix}{zone}.{name} AS\n{view_sql(view, prefix)};"
+
+
+def answerable(tables: Iterable[str]) -> list[str]:
+    """The views that find all they read among the tables, and among each other; each after those it reads."""
+    known, found = set(tables), list[str]()
     for view in VIEWS:
         if reads(view) <= known:
-            zone, name = _split(view)
-            yield f"CREATE OR REPLACE VIEW {prefix}{zone}.{name} AS\n{view_sql(view, prefix)};"
+            known.add(view)
+            found.append(view)
+    return found
 
 
 @cache

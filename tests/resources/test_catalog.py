@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import boto3
@@ -28,6 +28,7 @@ from crypto_assets.automation import jobs
 from crypto_assets.errors import DataError, NeedsYouError, TransientError
 from crypto_assets.resources.catalog import (
     Catalog,
+    answerable,
     catalog_of,
     ddl,
     location,
@@ -308,6 +309,63 @@ def test_a_view_is_registered_when_all_that_it_reads_is(glue: Any, prefix: str, 
     assert names(glue, prefix) == {"refined.dim_asset"}
     lake.replace(FxRates, rows_of(FxRates, {"currency_id": "euro"}), DAY)
     assert names(glue, prefix) == {"refined.dim_asset", NAME, "refined.currency", "refined.currency_value"}
+
+
+@pytest.fixture
+def nested(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A view over a view."""
+    name = "refined.euro_value"
+    monkeypatch.setitem(cast("dict[str, str]", VIEWS), name, "select rate_usd, date from refined.currency_value")
+    return name
+
+
+def test_a_view_over_views_is_registered_looked_at_and_made_again(
+    glue: Any, prefix: str, lake: Lake, catalog: Catalog, rates: pl.DataFrame, nested: str
+) -> None:
+    lake.replace(FxRates, rates, DAY)
+    held = {NAME, "refined.currency_value", nested}
+    assert names(glue, prefix) == held
+    assert catalog.check(lake) == []
+    glue.delete_table(DatabaseName=f"{prefix}refined", Name="euro_value")
+    assert [(drift.table, drift.what) for drift in catalog.check(lake)] == [(nested, "missing")]
+    assert {entry.table for entry in catalog.rebuild(lake)} == held == names(glue, prefix)
+    statements = list(ddl([(FxRates, "s3://lake/fx_rates")], prefix))
+    assert statements[-1].startswith(f"CREATE OR REPLACE VIEW {prefix}refined.euro_value AS\n")
+
+
+class Denied(Through):
+    """A client whose role may not see one database."""
+
+    def __init__(self, client: Any, database: str) -> None:
+        super().__init__(client)
+        self._database = database
+
+    def get_paginator(self, name: str) -> Any:
+        pages = self._client.get_paginator(name)
+
+        class Pages:
+            def paginate(_, DatabaseName: str) -> Any:  # noqa: N803, N805 - as boto3 calls it
+                if DatabaseName == self._database:
+                    told = {"Error": {"Code": "AccessDeniedException", "Message": "x"}}
+                    raise ClientError(told, "GetTables")  # type: ignore[arg-type]
+                return pages.paginate(DatabaseName=DatabaseName)
+
+        return Pages()
+
+
+def test_a_writer_that_may_not_see_a_views_database_leaves_the_view_to_one_that_may(
+    glue: Any, prefix: str, lake: Lake, catalog: Catalog, rates: pl.DataFrame, rows_of: RowsOf, nested: str
+) -> None:
+    narrow = Catalog(Denied(glue, f"{prefix}refined"), prefix, clock=FixedClock(NOON))
+    Lake(lake.root, clock=FixedClock(NOON), catalog=narrow).replace(FxRates, rates, DAY)
+    assert names(glue, prefix) == {NAME}
+    # It reads none of what these views read.
+    lake.merge(LatestAssets, rows_of(LatestAssets, {"asset_id": "bitcoin"}))
+    assert {"refined.latest_assets", "refined.currency_value", nested} <= names(glue, prefix)
+    with pytest.raises(NeedsYouError, match="Glue denies access"):
+        Lake(lake.root, clock=FixedClock(NOON), catalog=narrow).merge(
+            LatestAssets, rows_of(LatestAssets, {"asset_id": "bitcoin"})
+        )
 
 
 def test_a_view_is_prestos_with_glues_names_and_times_without_a_zone(
@@ -647,7 +705,8 @@ def test_two_processes_that_register_at_once_end_equal(
     assert [worker.returncode for worker in workers] == [0, 0]
     # Whoever came second found the entry, or made the same once more.
     assert all({"registered"} <= set(pair) <= {"registered", "equal"} for pair in zip(*told, strict=True))
-    assert len(told[0]) == 4 + len(VIEWS)
+    tables = {contract.table.full_name for contract in (FxRates, AssetSnapshots, DimAsset, LatestAssets)}
+    assert len(told[0]) == 4 + len(answerable(tables)) > 4
     assert catalog.check(lake) == []
 
 
