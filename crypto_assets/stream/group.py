@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from crypto_assets.errors import TransientError
+from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.resources.clock import Clock
-from crypto_assets.resources.lease import LeaseUnsupported, Slot
+from crypto_assets.resources.lease import Slot
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,13 @@ class Group:
         self._clock = clock
         self._silent_after = silent_after
         self.beat_every_s = beat_every_s
+        self._said = ""
 
     def share(self, channels: Sequence[str]) -> frozenset[str]:
-        """The channels that are ours until the next beat; all of them where the store has no conditional writes.
+        """The channels that are ours until the next beat; all where the store refuses or has no conditional writes.
 
         Raises:
-            TransientError, NeedsYouError: the store is out of reach, or refuses.
+            TransientError: the store is out of reach, or others kept changing the object.
         """
         for _ in range(_TRIES):
             try:
@@ -74,8 +75,10 @@ class Group:
                 members[self._us] = _Member(now + self._silent_after, sorted(ours))
                 if self._slot.swap(msgspec.json.encode(members), found[1] if found else None):
                     return ours
-            except LeaseUnsupported as error:
-                log.warning("%s", error)
+            except NeedsYouError as error:
+                if str(error) != self._said:
+                    log.warning("%s; each consumer reads all channels, which lands each block once, too", error)
+                self._said = str(error)
                 return frozenset(channels)
         raise TransientError(
             "other consumers kept changing who reads what",
