@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 _WHERE = "stream"
 # A child that died is started again after so long, doubled each time up to the longest; one that ran for a minute is
-# no longer counted as failing. What a person must mend ends all.
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _STABLE_S = 0.5, 30.0, 60.0
+# no longer counted as failing. What a person must mend is looked at again once a minute, while others go on.
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _STABLE_S, _MEND_WAIT_S = 0.5, 30.0, 60.0, 60.0
 _LOOK_EVERY_S = 0.1
+# One that has gone on for so long has found mended what it asked for.
+_WELL_S = 10.0
 _STOP_S = 15.0
 # A collector that has not said anything for so long is gone; it speaks every two seconds.
 _SILENT_S = 10.0
@@ -45,6 +47,8 @@ class _Program:
     started: float = 0.0
     due: float = 0.0
     n_failures: int = 0
+    needs_you: bool = False
+    is_collector: bool = True
 
 
 def run(feeds: Sequence[str], flush_s: float) -> int:
@@ -62,13 +66,14 @@ def run(feeds: Sequence[str], flush_s: float) -> int:
     command = [sys.executable, "-m", "crypto_assets.cli", "stream"]
     consumer = [*command, "consume", "--flush", str(flush_s), *(part for name in chosen for part in ("--feed", name))]
     programs = [_Program(name, [*command, "collect", "--feed", name]) for name in chosen]
-    programs.append(_Program("consumer", consumer))
+    programs.append(_Program("consumer", consumer, is_collector=False))
     with signals(), ExitStack() as stack:
         stack.callback(_end, programs)
         try:
             while True:
                 for program in programs:
                     _tend(program)
+                _require_some(programs)
                 time.sleep(_LOOK_EVERY_S)
         except (Stopped, KeyboardInterrupt):
             output.line("stopping")
@@ -83,32 +88,42 @@ def _said(why: str | None) -> str | None:
 
 
 def _tend(program: _Program) -> None:
-    """Start a program that does not run and is due.
-
-    Raises:
-        NeedsYouError: it ended with an error that only a person can mend.
-    """
+    """Start a program that does not run and is due."""
     now = time.monotonic()
     if program.process is not None:
         code = program.process.poll()
         if code is None:
+            program.needs_you &= now - program.started < _WELL_S
             return
         program.process = None
-        if code in {UsageError.exit_code, NeedsYouError.exit_code}:
-            raise NeedsYouError(
-                f"{program.name} cannot go on (see above)",
-                where=_WHERE,
-                safe="what had come is on disk or in the lake",
-                hint="mend it, then start again: it goes on where it was",
-            )
         program.n_failures = 0 if now - program.started >= _STABLE_S else program.n_failures + 1
-        wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** max(program.n_failures - 1, 0))
+        program.needs_you = code in {UsageError.exit_code, NeedsYouError.exit_code}
+        wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(program.n_failures, 10) / 2)
+        if program.needs_you:
+            wait = _MEND_WAIT_S
+            output.note(f"{program.name} cannot go on (see above); it is tried again in {wait:g} s, the others go on")
+        else:
+            output.note(f"{program.name} ended ({_ending(code)}); started again in {wait:g} s, nothing is lost")
         program.due = now + wait
-        output.note(f"{program.name} ended ({_ending(code)}); started again in {wait:g} s, nothing is lost")
     if now >= program.due:
         program.started = now
         # A session of its own: Ctrl-C reaches it through us only.
         program.process = subprocess.Popen(program.arguments, start_new_session=True)  # noqa: S603 - our own command
+
+
+def _require_some(programs: Sequence[_Program]) -> None:
+    """End where nothing can come in any more.
+
+    Raises:
+        NeedsYouError: every collector has ended with an error that only a person can mend.
+    """
+    if all(program.needs_you for program in programs if program.is_collector):
+        raise NeedsYouError(
+            "no collector can go on (see above)",
+            where=_WHERE,
+            safe="what had come is on disk or in the lake",
+            hint="mend it, then start again: it goes on where it was",
+        )
 
 
 def _ending(code: int) -> str:
@@ -193,7 +208,8 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
         is_running = said is not None and said["is_running"] and _age_s(said["at"], now) < _SILENT_S
         said = said or {}
         position = None if known is None else lake.landed(RawTrades, f"direct/{known[0]}#0")
-        state = ("connected" if said.get("is_connected") else "connecting") if is_running else "stopped"
+        problem = f"connecting: {said.get('problem') or 'the first time'}"
+        state = ("connected" if said.get("is_connected") else problem) if is_running else "stopped"
         told.append(
             {
                 "feed": name,

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 import msgspec
 
 from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
-from crypto_assets.providers.ticks import arrivals, decoded, read, trades
+from crypto_assets.providers.ticks import Milliseconds, arrivals, decoded, few, read, trades
 
 NAME = "binance_stream"
 _US_PER_MS = 1000
+
+
+_ABSENT = msgspec.Raw()
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -25,7 +28,7 @@ class _Trade(msgspec.Struct, gc=False):
     q: str
     f: int
     l: int  # noqa: E741 - Binance's name
-    T: int
+    T: Milliseconds
     m: bool
 
 
@@ -33,10 +36,15 @@ class _Message(msgspec.Struct, gc=False):
     data: _Trade
 
 
+class _Error(msgspec.Struct):
+    code: int | None = None
+    msg: str = "no reason"
+
+
 class _Said(msgspec.Struct):
-    error: dict[str, msgspec.Raw] | None = None
-    result: msgspec.Raw | None = None
-    id: msgspec.Raw | None = None
+    error: _Error | None = None
+    result: msgspec.Raw = _ABSENT
+    id: msgspec.Raw = _ABSENT
 
 
 def symbol(market: str) -> str | None:
@@ -55,8 +63,8 @@ def _control(message: bytes) -> Control:
     except (msgspec.DecodeError, RecursionError):
         return Control(Sign.BAD, f"unreadable: {printable(message)}")
     if said.error is not None:
-        return Control(Sign.ERROR, printable(bytes(said.error.get("msg", msgspec.Raw(b"error")))))
-    return Control(Sign.ALIVE) if said.id is not None else Control(Sign.BAD, f"unknown message: {printable(message)}")
+        return Control(Sign.ERROR, printable(f"{said.error.msg} ({said.error.code})".encode()))
+    return Control(Sign.ALIVE) if bytes(said.id) else Control(Sign.BAD, f"unknown message: {printable(message)}")
 
 
 def decode(messages: Messages) -> Decoded:
@@ -72,7 +80,7 @@ def decode(messages: Messages) -> Decoded:
                 "trade_id": [str(trade.a) for trade in told],
                 "price": [trade.p for trade in told],
                 "quantity": [trade.q for trade in told],
-                "n_trades": [trade.l - trade.f + 1 for trade in told],
+                "n_trades": [few(trade.l - trade.f + 1) for trade in told],
                 "taker_side": ["sell" if trade.m else "buy" for trade in told],
                 "traded_us": [trade.T * _US_PER_MS for trade in told],
             },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -25,7 +26,7 @@ class _Trade(msgspec.Struct, gc=False):
     price: str
     size: str
     side: str
-    time: datetime
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class _Said(msgspec.Struct):

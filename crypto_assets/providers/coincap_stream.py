@@ -65,5 +65,6 @@ FEED = Feed(
     decode=decode,
     key_name="COINCAP_API_KEY",
     needs_key=True,
+    has_trades=False,
     silent_after=60.0,
 )

@@ -16,7 +16,7 @@ import msgspec
 import polars as pl
 
 from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
-from crypto_assets.providers.ticks import arrivals, decoded, prices, read, trades
+from crypto_assets.providers.ticks import Milliseconds, arrivals, decoded, prices, read, trades
 
 NAME = "finnhub"
 _US_PER_MS = 1000
@@ -32,7 +32,7 @@ _NAMED = re.compile(r"[A-Z0-9_]+:[\w.-]+")
 class _Trade(msgspec.Struct, gc=False):
     p: float
     s: str
-    t: int
+    t: Milliseconds
     v: float
     c: list[str] | None = None
 
@@ -62,7 +62,7 @@ def _opening(symbols: Sequence[str]) -> list[str]:
 
 
 def _is_data(message: bytes) -> bool:
-    return b'"type":"trade"' in message[-20:] or message.startswith(b'{"data":[') or b'"trade"' in message[:24]
+    return b'"trade"' in message[-20:] or message.startswith(b'{"data":[') or b'"trade"' in message[:24]
 
 
 def _control(message: bytes) -> Control:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, TypeVar, overload
+from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 import polars as pl
@@ -22,6 +22,10 @@ from crypto_assets.tables.stream import RawStreamPrices, RawTrades
 from crypto_assets.tables.trusted import CLOCK_SKEW, GENESIS
 
 _T = TypeVar("_T")
+# Whose microseconds fit a column; a message with another time is none of its feed.
+_MOST_MS = (2**63 - 1) // 1000
+Milliseconds = Annotated[int, msgspec.Meta(ge=-_MOST_MS, le=_MOST_MS)]
+"""A provider's time in milliseconds since 1970."""
 _NO_TRADES = pl.DataFrame(schema=polars_schema(RawTrades))
 _NO_PRICES = pl.DataFrame(schema=polars_schema(RawStreamPrices))
 _TEXTS = {name: pl.String() for name in ("trade_id", "taker_side", "conditions")}
@@ -56,6 +60,11 @@ def arrivals(messages: Messages, places: Sequence[int], counts: Sequence[int]) -
         schema={"message": pl.Int32, "received_us": pl.Int64, "n": pl.UInt32},
     )
     return told.select(pl.col("message", "received_us").repeat_by("n")).explode("message", "received_us").drop_nulls()
+
+
+def few(n: int) -> int | None:
+    """A number of trades, where it can be one."""
+    return n if 0 < n < 2**31 else None
 
 
 def trades(messages: Messages, arrived: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:

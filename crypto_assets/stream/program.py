@@ -11,8 +11,8 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from crypto_assets.providers.feed import Feed
 from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.lake import Lake
-from crypto_assets.resources.lease import hold, slot_of, this_installation
+from crypto_assets.resources.lease import LeaseUnsupported, hold, slot_of, this_installation
 from crypto_assets.resources.settings import Settings
 from crypto_assets.stream.collector import LEASE_S, Collector, Subscription, symbols
 from crypto_assets.stream.consumer import Consumer, Landing
@@ -32,6 +32,8 @@ from crypto_assets.stream.open import DIRECT, open_sink, open_source
 # What a collector says of itself, beside its journal.
 STATUS = "status.json"
 _STATUS_EVERY_S = 2.0
+# Shards or partitions that one collector's blocks are spread over: each takes a MB/s of compressed messages or more.
+_LANES = 4
 # A store or broker that is away is asked again after so long, and people are told at the first failure.
 _RETRY_S = 2.0
 
@@ -108,18 +110,14 @@ def collect(
     clock = clock or SystemClock()
     directory = journal_directory(settings, name)
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(directory))
+        journal = stack.enter_context(Journal(directory, lanes=1 if to == DIRECT else _LANES))
         if to != DIRECT:
             sink = open_sink(to, clock=clock)
             stack.callback(sink.close)
             stack.enter_context(Forwarder(directory, sink, clock=clock, tell=tell))
+        may_connect = stack.enter_context(_lease_of(told.feed, settings, lake, clock, tell))
         collector = Collector(
-            told,
-            journal,
-            clock=clock,
-            rng=rng or random.SystemRandom(),
-            may_connect=_lease_of(told.feed, settings, lake, clock),
-            tell=tell,
+            told, journal, clock=clock, rng=rng or random.SystemRandom(), may_connect=may_connect, tell=tell
         )
         tell(f"{name}: {len(told.markets)} symbols, {', '.join(told.markets)}; to {to}; journal {directory}")
         asyncio.run(_collect(collector, directory, clock))
@@ -152,6 +150,7 @@ def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bo
         "at": clock.now().isoformat(),
         "is_running": is_running,
         "is_connected": collector.is_connected,
+        "problem": collector.problem,
         "last_message_at": _moment(collector.newest_us),
         "backlog_bytes": backlog_bytes(directory),
         **dict(collector.counts),
@@ -168,15 +167,28 @@ def _moment(microseconds: int | None) -> str | None:
     return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
-def _lease_of(feed: Feed, settings: Settings, lake: Lake, clock: Clock) -> Callable[[], None]:
-    """What holds a key that may have one connection only; others may have as many as they like."""
+@contextmanager
+def _lease_of(
+    feed: Feed, settings: Settings, lake: Lake, clock: Clock, tell: Callable[[str], None]
+) -> Iterator[Callable[[], None]]:
+    """What holds a key that may have one connection only, and lets go of it at the end; others need none."""
     if not feed.is_exclusive:
-        return lambda: None
+        yield lambda: None
+        return
     slot = slot_of(lake.root, lake.options or {}, f"stream-{feed.name}.json")
     us = this_installation(settings.state_dir)
+    is_leased = True
 
     def may_connect() -> None:
-        held = hold(slot, us, clock, timedelta(seconds=LEASE_S))
+        nonlocal is_leased
+        if not is_leased:
+            return
+        try:
+            held = hold(slot, us, clock, timedelta(seconds=LEASE_S))
+        except LeaseUnsupported:
+            is_leased = False
+            tell(f"{feed.name}: the store keeps no leases; let one installation only use this key")
+            return
         if held.holder.id != us.id:
             raise NeedsYouError(
                 f"{held.holder} has this key's only connection, until {held.expires_at:%H:%M:%S} UTC or later",
@@ -185,7 +197,13 @@ def _lease_of(feed: Feed, settings: Settings, lake: Lake, clock: Clock) -> Calla
                 hint="stop the collector there, or wait until its lease has ended",
             )
 
-    return may_connect
+    try:
+        yield may_connect
+    finally:
+        if is_leased:
+            # Where the store is away the lease ends by itself.
+            with suppress(NeedsYouError, TransientError):
+                hold(slot, us, clock, timedelta(0))
 
 
 def consume(
