@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from crypto_assets.errors import UsageError
+from crypto_assets.errors import NeedsYouError, UsageError
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.stream.transport import Landed, Sink, Source
@@ -69,7 +70,8 @@ def open_sink(url: str, *, clock: Clock | None = None, environment: Mapping[str,
 
         return KinesisSink(to.name, clock=clock or SystemClock())
     if to.scheme == "kafka":
-        from crypto_assets.stream.kafka import KafkaSink
+        with _extra():
+            from crypto_assets.stream.kafka import KafkaSink
 
         return KafkaSink(to.servers, to.name, environment=environment)
     raise UsageError(
@@ -115,8 +117,23 @@ def open_source(
         slot = None if lake is None else slot_of(lake.root, lake.options or {}, f"stream-{of.name}.json")
         group = None if slot is None else Group(slot, f"{socket.gethostname()[:100]}/{os.getpid()}", clock)
         return KinesisSource(of.name, landed, group=group, clock=clock)
-    from crypto_assets.stream.kafka import KafkaSource, group_of
+    with _extra():
+        from crypto_assets.stream.kafka import KafkaSource, group_of
 
-    return KafkaSource(
-        of.servers, of.name, landed, group=group_of("" if lake is None else lake.root), environment=environment
-    )
+    group = group_of("" if lake is None else lake.root)
+    return KafkaSource(of.servers, of.name, landed, group=group, environment=environment)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise NeedsYouError(
+            "confluent-kafka is not installed",
+            where="stream",
+            safe="nothing was started",
+            hint="install the extra: pip install 'crypto-assets[kafka]'",
+        ) from None

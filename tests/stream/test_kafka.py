@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -394,6 +395,14 @@ def test_what_is_no_address_is_refused_and_not_repeated(url: str) -> None:
 def test_direct_has_no_sink() -> None:
     with pytest.raises(UsageError, match="direct has no broker to send to"):
         open_sink("direct")
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.delitem(sys.modules, "crypto_assets.stream.kafka")
+    monkeypatch.delattr("crypto_assets.stream.kafka")
+    with pytest.raises(NeedsYouError, match=r"crypto-assets\[kafka\]"):
+        open_sink("kafka://broker:9092/t")
 
 
 # ---- on librdkafka's mock cluster ----
