@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -430,7 +430,11 @@ def _span(node: exp.Expr, spans: Mapping[str, _Span], now: datetime) -> _Span:
     if isinstance(node, exp.CurrentTimestamp):
         return _exact(now)
     change = _change(node)
-    return _ANYTHING if change is None else _changed(_span(node.this, spans, now), change)
+    if change is None:
+        return _ANYTHING
+    changed = _changed(_span(node.this, spans, now), change)
+    # It is null where a value does not fit.
+    return replace(changed, has_null=True) if isinstance(node, exp.TryCast) else changed
 
 
 def _number(text: str) -> int | float | Decimal:
@@ -443,10 +447,15 @@ def _changed(span: _Span, change: Callable[[Any], Any]) -> _Span:
     """The span of a function that keeps order; unbounded where the function does not know an end."""
     if not span.has_value:
         return span
+    ends = (span.low, span.high)
     try:
-        low, high = (None if end is None else change(end) for end in (span.low, span.high))
+        low, high = changed = tuple(None if end is None else change(end) for end in ends)
     except (ValueError, TypeError, ArithmeticError):
         return _ANYTHING
+    if span.low != span.high and any(
+        isinstance(a, str) and not isinstance(b, str) for a, b in zip(ends, changed, strict=True)
+    ):
+        return _ANYTHING  # texts are ordered by their letters: '10' is below '9'
     return _Span(low, high, has_null=span.has_null)
 
 

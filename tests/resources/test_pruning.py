@@ -205,6 +205,23 @@ def test_what_is_skipped_holds_no_row_that_satisfies_the_predicate(
     assert needed <= read.n_bytes
 
 
+@pytest.mark.parametrize(
+    ("predicate", "n_files"),
+    [
+        ("cast(text as bigint) = 50", 1),
+        ("cast(text as double) < 10", 1),
+        ("try_cast(whole as smallint) is null", 1),
+        ("cast(text as varchar) = '90'", 0),
+        ("whole = cast('2' as bigint)", 1),
+        ("whole = cast('-2' as bigint)", 0),
+    ],
+)
+def test_a_cast_that_orders_anew_or_makes_nulls_rules_nothing_out(tmp_path: Path, predicate: str, n_files: int) -> None:
+    write_deltalake(tmp_path / "t", pl.DataFrame({"text": ["10", "50", "9"], "whole": [1, 2, 100_000]}))
+    (read,) = Pruning({"lake.t": str(tmp_path / "t")}).reads(f"select text from lake.t where {predicate}")
+    assert read.n_files_read == n_files
+
+
 def _group_sizes(duck: duckdb.DuckDBPyConnection, file: str, columns: tuple[str, ...]) -> dict[int, int]:
     rows = duck.execute(
         "select row_group_id, sum(total_compressed_size) filter (list_contains(?, path_in_schema)) "
