@@ -120,8 +120,8 @@ def open_source(
     with _extra():
         from crypto_assets.stream.kafka import KafkaSource, group_of
 
-    group = group_of("" if lake is None else lake.root)
-    return KafkaSource(of.servers, of.name, landed, group=group, environment=environment)
+    of_lake = group_of("" if lake is None else lake.root)
+    return KafkaSource(of.servers, of.name, landed, group=of_lake, environment=environment)
 
 
 @contextmanager

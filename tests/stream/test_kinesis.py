@@ -20,13 +20,14 @@ from crypto_assets.resources.clock import FixedClock, SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.lease import FileSlot
 from crypto_assets.stream import kinesis as transport
-from crypto_assets.stream.blocks import Block
+from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.collector import _Filling
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.group import Group
 from crypto_assets.stream.kinesis import END, KinesisSink, KinesisSource
 from crypto_assets.stream.open import open_sink, open_source
 from crypto_assets.tables.stream import RawStreamEvents
-from tests.stream.brokers import Kinesis, block, held, kinesis, moto, run
+from tests.stream.brokers import Kinesis, block, frame, held, kinesis, moto, run
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -409,3 +410,27 @@ def _wait_for_the_next_second() -> None:
     import time
 
     time.sleep(1.05)
+
+
+def test_what_waited_for_a_disk_becomes_blocks_that_a_record_can_hold(stream: Kinesis) -> None:
+    """The collector's 16 MiB of messages, all on its disk at once, and compressible as little as messages are."""
+    rng = random.Random(1)  # noqa: S311
+    filling = _Filling(events=[Event("full", 1, 2)])
+    for i in range(60_000):
+        filling.frames.append(frame(i)[:-2] + f', "x": "{rng.getrandbits(400):x}"}}}}'.encode())
+        filling.received_us.append(i)
+    parts = filling.parts()
+
+    assert [f for part in parts for f in part.frames] == filling.frames
+    assert [us for part in parts for us in part.received_us] == filling.received_us
+    assert [len(part.events) for part in parts] == [1] + [0] * (len(parts) - 1)
+    assert all(part.n_bytes == sum(map(len, part.frames)) <= 2**20 for part in parts)
+    assert sum(part.n_bytes for part in parts) > 12 * 2**20
+    sink(stream).put(
+        [Block("c0ffee", n, 1, "binance_stream", {}, p.received_us, p.frames, p.events) for n, p in enumerate(parts)]
+    )
+
+
+def test_a_moment_without_messages_is_one_part_with_its_events() -> None:
+    (part,) = _Filling(events=[Event("lost", 1, 1)]).parts()
+    assert (part.frames, part.events) == ([], [Event("lost", 1, 1)])
