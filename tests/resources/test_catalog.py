@@ -42,7 +42,8 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.query import QueryEngine
 from crypto_assets.tables import ALL_TABLES, BY_NAME, Contract
 from crypto_assets.tables.contract import comment, description, fields, fingerprint, polars_schema
-from crypto_assets.tables.refined import DimAsset, LatestAssets
+from crypto_assets.tables.refined import DimAsset, LatestAssets, TradeBars1m, TradeBars1s
+from crypto_assets.tables.stream import RawStreamPrices, RawTrades
 from crypto_assets.tables.trusted import AssetSnapshots, FxRates
 from crypto_assets.tables.views import VIEWS
 from crypto_assets.tables.window import Window
@@ -396,6 +397,9 @@ POLARS: dict[str, pl.DataType] = {
     "date": pl.Date(),
     "varchar": pl.String(),
     "integer": pl.Int32(),
+    "bigint": pl.Int64(),
+    "double": pl.Float64(),
+    "boolean": pl.Boolean(),
     "decimal(38,18)": pl.Decimal(38, 18),
     "timestamp(3)": pl.Datetime("us"),
 }
@@ -411,7 +415,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory, rows_of: RowsOf) -> Iterato
     lake.replace(AssetSnapshots, rows_of(AssetSnapshots, asset | changed), DAY)
     lake.merge(DimAsset, rows_of(DimAsset, {"asset_id": "bitcoin"}, {"asset_id": "euro"}))
     lake.merge(LatestAssets, rows_of(LatestAssets, asset | changed))
-    tables = {c.table.full_name: lake.uri(c) for c in (FxRates, AssetSnapshots, DimAsset, LatestAssets)}
+    # What streams say is shown while it is new.
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    told = {"traded_at": now, "traded_us": int(now.timestamp() * 10**6), "price": "2.5", "quantity": "3", "repeat": 0}
+    trades = [
+        {**told, "subject": f"binance:{base}/USDT", "pull_id": base, "ingested_at": now} for base in ("BTC", "ETH")
+    ]
+    lake.append(RawTrades, rows_of(RawTrades, *trades), app="trades", version=1)
+    price = {"quoted_at": now, "price": "2.5", "ingested_at": now}
+    lake.append(RawStreamPrices, rows_of(RawStreamPrices, price), app="prices", version=1)
+    for bars in (TradeBars1s, TradeBars1m):
+        opened = now - dt.timedelta(hours=2)
+        final = rows_of(bars, {"opened_at": opened, "market_id": "binance:BTC/USDT"})
+        lake.replace(bars, final, Window.of_day(opened.date()))
+    held = (FxRates, AssetSnapshots, DimAsset, LatestAssets, RawTrades, RawStreamPrices, TradeBars1s, TradeBars1m)
+    tables = {c.table.full_name: lake.uri(c) for c in held}
     registered = {f"registered.{name.partition('.')[2]}": view_sql(name, "crypto_") for name in VIEWS}
     with QueryEngine(tables, {**VIEWS, **registered}) as opened:
         yield opened
