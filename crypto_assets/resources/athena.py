@@ -198,7 +198,7 @@ class AthenaEngine:
         literals = [literal(value) for value in parameters]
         bound(sql, literals)
         if (database := listed_database(sql)) is not None:
-            return shown(list(self._registered()), database, self._prefix)
+            return shown(self._registered(database), database, self._prefix)
         if name := described_name(sql):
             return self._described(resolve(list(self._tables), *name, self._prefix))
         text = sql.strip().rstrip(";")
@@ -320,7 +320,7 @@ class AthenaEngine:
                 result_reuse_minutes=self._reuse_minutes or None,
             )
         except _LateError:
-            raise self._late(cursor.query_id or "") from None
+            raise self._late(cursor.query_id or "", seen) from None
         except _pyathena_error() as error:
             if error.__cause__ is None and seen:
                 columns = {column for table in tables for column in self._tables[table]}
@@ -331,17 +331,23 @@ class AthenaEngine:
                 self._of_thread.bill = _bill(seen[0])
         return cursor
 
-    def _late(self, query_id: str) -> TransientError:
-        """Stop the query and see it stopped, or say that it may go on."""
+    def _late(self, query_id: str, seen: list[AthenaQueryExecution]) -> TransientError:
+        """Stop the query and see it stopped, or say that it may go on; ``seen`` holds its last look."""
+        from pyathena.model import AthenaQueryExecution
+
         client = self._connection.client
         client.stop_query_execution(QueryExecutionId=query_id)
         deadline = time.monotonic() + _STOP_S
-        while (state := _state(client, query_id)) not in _TERMINAL and time.monotonic() < deadline:
+        while True:
+            seen[:] = [AthenaQueryExecution(client.get_query_execution(QueryExecutionId=query_id))]
+            is_stopped = seen[0].state in _TERMINAL
+            if is_stopped or time.monotonic() >= deadline:
+                break
             time.sleep(self._poll_s)
         return TransientError(
             f"the query took longer than {self._timeout_s:g} s and was stopped",
             where="sql",
-            safe=_SAFE if state in _TERMINAL else f"query {query_id} may still be running at Athena",
+            safe=_SAFE if is_stopped else f"query {query_id} may still be running at Athena",
             hint="ask for less, for instance with a condition on date, or allow more time",
         )
 
@@ -370,16 +376,29 @@ class AthenaEngine:
                 data = body.read()
         return pl.read_csv(io.BytesIO(data), infer_schema=False, new_columns=list(names))
 
-    def _registered(self) -> Iterator[str]:
-        """The names of our tables and views that Glue knows."""
+    def _registered(self, database: str) -> list[str]:
+        """The names of our tables and views that Glue knows and shows to this role; ``database`` as in `shown`."""
+        from botocore.exceptions import ClientError
+
+        wanted = shown(list(self._tables), database, self._prefix)["table"]
+        found: list[str] = []
+        denied: list[ClientError] = []
+        zones = sorted({name.split(".")[0] for name in wanted})
         with self._border("Glue"):
-            for zone in sorted({name.split(".")[0] for name in self._tables}):
+            for zone in zones:
                 try:
-                    for page in self._glue.get_paginator("get_tables").paginate(DatabaseName=f"{self._prefix}{zone}"):
-                        held = [f"{zone}.{table['Name']}" for table in page["TableList"]]
-                        yield from (name for name in held if name in self._tables)
+                    pages = self._glue.get_paginator("get_tables").paginate(DatabaseName=f"{self._prefix}{zone}")
+                    held = [f"{zone}.{table['Name']}" for page in pages for table in page["TableList"]]
+                    found += [name for name in held if name in self._tables]
                 except self._glue.exceptions.EntityNotFoundException:
                     continue
+                except ClientError as error:
+                    if not code_of(error).startswith("AccessDenied"):
+                        raise
+                    denied.append(error)
+            if zones and len(denied) == len(zones):
+                raise denied[0]
+        return found
 
     def _described(self, name: str) -> pl.DataFrame:
         from sqlglot import exp
@@ -467,11 +486,6 @@ def _takes(tree: exp.Expr, literals: Sequence[str]) -> bool:
 
     is_condition = all(place.find_ancestor(exp.Where) for place in tree.find_all(exp.Placeholder))
     return is_condition and all(len(text) <= _MAX_PARAMETER for text in literals)
-
-
-def _state(client: Any, query_id: str) -> str:
-    status = client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]["Status"]
-    return str(status["State"])
 
 
 def _bill(execution: AthenaQueryExecution) -> Bill:

@@ -472,7 +472,7 @@ def test_a_slow_query_is_stopped_and_seen_to_be_stopped(aws: Scripted) -> None:
     aws.says(GetQueryExecution=[status("RUNNING")])
 
     def stop() -> dict[str, Any]:
-        aws.script["GetQueryExecution"] = [status("RUNNING"), status("CANCELLED", "Query cancelled by user")]
+        aws.script["GetQueryExecution"] = [status("RUNNING"), status("CANCELLED", "x", scanned=2**30)]
         return {}
 
     aws.script["StopQueryExecution"] = [stop]
@@ -482,6 +482,8 @@ def test_a_slow_query_is_stopped_and_seen_to_be_stopped(aws: Scripted) -> None:
         names = [name for name, _ in aws.calls]
         assert aws.asked("StopQueryExecution") == [{"QueryExecutionId": QUERY}]
         assert names[names.index("StopQueryExecution") :] == ["StopQueryExecution", *["GetQueryExecution"] * 2]
+        assert engine.last is not None
+        assert (engine.last.state, engine.last.billed_bytes) == ("CANCELLED", 2**30)
         aws.says()
         assert engine.query("select 1 as one").item() == 1
 
@@ -867,6 +869,25 @@ def test_tables_are_shown_and_described_as_glue_knows_them(account: dict[str, An
         assert {described[name] for name in described if name.endswith("_at")} == {"timestamp with time zone"}
         with pytest.raises(UsageError, match=r"refined\.movers: Athena does not know it"):
             engine.query("describe refined.movers")
+
+
+def test_databases_that_a_role_may_not_see_are_left_out(aws: Scripted) -> None:
+    denied, zones = refusal("AccessDeniedException", f"{ARN} is not authorized to perform: glue:GetTables"), []
+    held = {"TableList": [{"Name": "asset_daily"}]}
+
+    def answer() -> Any:
+        zones.append(aws.calls[-1][1]["DatabaseName"])
+        return held if zones[-1] == "crypto_refined" else denied
+
+    aws.says(GetTables=answer)
+    with AthenaEngine(TABLES, region=REGION) as engine:
+        assert engine.query("show tables")["table"].to_list() == ["refined.asset_daily"]
+        assert len(zones) > 1
+        zones.clear()
+        assert engine.query("show tables in refined")["table"].to_list() == ["refined.asset_daily"]
+        assert zones == ["crypto_refined"]
+        with pytest.raises(NeedsYouError, match="the role may not glue:GetTables"):
+            engine.query("show tables in trusted")
 
 
 def test_sql_goes_where_settings_or_the_command_say(
