@@ -32,6 +32,34 @@ START_US = 1_704_067_200_000_000
 MARKETS = {"BTCUSDT": "binance:BTC/USDT"}
 SECRET = "hunter2-of-the-broker"
 
+# ---- what transports promise: rows of docs/reliability.md ----
+
+AWAY = pytest.mark.fault(
+    row=65,
+    fault="a broker is away, throttles, or comes up late",
+    promise="one line; the journal keeps what comes, and all of it arrives once",
+)
+MOVED = pytest.mark.fault(
+    row=66,
+    fault="shards end, split and merge, an iterator expires, a position is trimmed, a lane's partitions grow",
+    promise="it is read on from the position, in order; what is gone for good is noted as blocks_lost",
+)
+REFUSED = pytest.mark.fault(
+    row=67,
+    fault="a broker refuses credentials, tokens or keys",
+    promise="one line without the secret, and what a person can do",
+)
+FOREIGN = pytest.mark.fault(
+    row=68,
+    fault="records of others, damaged ones and bombs on a stream",
+    promise="they are left out in one line, the blocks land",
+)
+MISSING = pytest.mark.fault(
+    row=69,
+    fault="a stream or topic is missing, lost its records, or was made anew",
+    promise="one line where a person must help; else it is read from its beginning, and nothing lands twice",
+)
+
 
 def frame(trade: int, symbol: str = "BTCUSDT") -> bytes:
     """A message of Binance's stream that holds this trade."""

@@ -18,7 +18,7 @@ from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.forward import Forwarder, next_to_send
 from crypto_assets.stream.journal import Journal, backlog_bytes
 from crypto_assets.stream.open import open_sink, open_source
-from tests.stream.brokers import append, free_port, held, kinesis, moto, run
+from tests.stream.brokers import AWAY, REFUSED, append, free_port, held, kinesis, moto, run
 
 
 class Shelf:
@@ -106,6 +106,7 @@ def test_the_next_forwarder_goes_on_behind_what_is_acknowledged_and_knows_what_t
     assert [first.memories, second.memories] == [[{}], [{"shelves": 3}]]
 
 
+@AWAY
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"collector": 1}', b"\xff\xff"])
 def test_a_note_that_was_cut_short_means_that_all_is_sent_again(tmp_path: Path, damage: bytes) -> None:
     with Journal(tmp_path) as journal:
@@ -146,6 +147,7 @@ def test_segments_that_are_acknowledged_are_forgotten_and_the_others_kept(tmp_pa
     assert sorted(set(shelf.blocks)) == list(range(30))
 
 
+@AWAY
 def test_a_broker_that_is_away_is_one_line_and_its_return_another(tmp_path: Path) -> None:
     told: list[str] = []
     shelf = Shelf(*[away()] * 7)
@@ -165,6 +167,7 @@ def test_a_broker_that_is_away_is_one_line_and_its_return_another(tmp_path: Path
     assert list(dict(sorted(first.items(), key=lambda told: told[1]))) == list(range(6))
 
 
+@REFUSED
 @pytest.mark.parametrize(
     "error",
     [
@@ -203,6 +206,7 @@ def test_a_broker_that_is_away_at_the_end_is_not_waited_for(tmp_path: Path) -> N
     assert again.blocks == [0]
 
 
+@AWAY
 def test_a_kinesis_that_comes_up_later_gets_all_of_it(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

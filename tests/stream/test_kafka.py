@@ -28,7 +28,20 @@ from crypto_assets.stream.kafka import KafkaSink, KafkaSource, group_of, setting
 from crypto_assets.stream.open import address_of, open_sink, open_source
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
-from tests.stream.brokers import SECRET, Broker, block, free_port, held, run, tansu
+from tests.stream.brokers import (
+    AWAY,
+    FOREIGN,
+    MISSING,
+    MOVED,
+    REFUSED,
+    SECRET,
+    Broker,
+    block,
+    free_port,
+    held,
+    run,
+    tansu,
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +116,7 @@ def test_what_is_put_twice_is_landed_once(lake: Lake, broker: Broker) -> None:
     assert held(lake) == trades(range(8))
 
 
+@MOVED
 def test_a_lane_stays_in_its_partition_when_a_topic_is_given_more(broker: Broker) -> None:
     out = sink(broker, memory={"partitions": 2})
     out.put(blocks(range(20), lanes=20))
@@ -164,6 +178,7 @@ def test_two_consumers_share_the_partitions_and_a_rebalance_loses_and_doubles_no
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
+@AWAY
 def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_twice(lake: Lake, own: Broker) -> None:
     out = sink(own, patience_s=1)
     out.put(blocks(range(3)))
@@ -183,6 +198,7 @@ def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_t
     assert newest == 9, "each block is on the topic once"
 
 
+@AWAY
 def test_a_consumer_commits_what_it_has_while_the_broker_is_away_and_goes_on_when_it_is_back(
     lake: Lake, own: Broker
 ) -> None:
@@ -201,6 +217,7 @@ def test_a_consumer_commits_what_it_has_while_the_broker_is_away_and_goes_on_whe
     assert held(lake) == trades(range(6))
 
 
+@MISSING
 def test_a_broker_that_lost_its_records_is_read_from_its_new_beginning(lake: Lake, own: Broker) -> None:
     out = sink(own, patience_s=3)
     with consumer(lake, own) as reading:
@@ -223,6 +240,7 @@ def test_a_broker_that_lost_its_records_is_read_from_its_new_beginning(lake: Lak
     assert held(lake) == trades(range(8))
 
 
+@FOREIGN
 def test_records_of_others_are_left_out_in_one_line(
     lake: Lake, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -240,6 +258,7 @@ def test_records_of_others_are_left_out_in_one_line(
     assert "(with 2 before it)" in lines[0]
 
 
+@MISSING
 def test_a_topic_that_is_not_there_needs_a_person(broker: Broker) -> None:
     with pytest.raises(NeedsYouError, match=r"there is no such topic; .* create the topic"):
         KafkaSink(broker.servers, "nowhere", environment={}).open({})
@@ -249,6 +268,7 @@ def test_a_topic_that_is_not_there_needs_a_person(broker: Broker) -> None:
     reading.close()
 
 
+@AWAY
 def test_a_broker_that_is_not_there_is_waited_for() -> None:
     servers = f"127.0.0.1:{free_port()}"
     with pytest.raises(TransientError, match="the broker cannot be reached"):
@@ -270,6 +290,7 @@ def _poll_until_it_says(reading: KafkaSource) -> None:
 # ---- credentials and addresses ----
 
 
+@REFUSED
 def test_credentials_come_from_the_environment_and_are_in_no_line(caplog: pytest.LogCaptureFixture) -> None:
     environment = {
         "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -289,6 +310,7 @@ def test_credentials_come_from_the_environment_and_are_in_no_line(caplog: pytest
     assert SECRET not in str(said.value) + caplog.text + out.name
 
 
+@REFUSED
 def test_a_password_that_is_refused_needs_a_person_and_is_not_shown() -> None:
     """A broker that answers the handshake and refuses the password, as any with SASL does."""
     with _refusing_broker() as servers:
@@ -419,6 +441,7 @@ def mock() -> Iterator[str]:
     owner.flush(5)
 
 
+@MOVED
 def test_a_position_that_was_trimmed_is_said_and_what_is_left_lands(
     lake: Lake, mock: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from crypto_assets.stream.group import Group
 from crypto_assets.stream.kinesis import END, KinesisSink, KinesisSource
 from crypto_assets.stream.open import open_sink, open_source
 from crypto_assets.tables.stream import RawStreamEvents
-from tests.stream.brokers import Kinesis, block, frame, held, kinesis, moto, run
+from tests.stream.brokers import AWAY, FOREIGN, MISSING, MOVED, REFUSED, Kinesis, block, frame, held, kinesis, moto, run
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -139,6 +139,7 @@ def test_a_block_that_no_record_can_hold_is_said_and_nothing_of_it_is_put(stream
     assert stream.client.get_records(ShardIterator=_from_start(stream))["Records"] == []
 
 
+@AWAY
 def test_what_a_shard_does_not_take_is_put_again_before_what_follows_in_its_lane(lake: Lake, stream: Kinesis) -> None:
     def half(real: Callable[..., Any], told: dict[str, Any]) -> Any:
         real(StreamName=told["StreamName"], Records=told["Records"][1:])
@@ -156,6 +157,7 @@ def test_what_a_shard_does_not_take_is_put_again_before_what_follows_in_its_lane
     assert not lake.read(RawStreamEvents)["kind"].to_list(), "no block was missed"
 
 
+@AWAY
 def test_a_stream_that_keeps_throttling_is_said_and_the_blocks_may_be_put_again(lake: Lake, stream: Kinesis) -> None:
     client = Between(stream.client, put_records=[refusal("ProvisionedThroughputExceededException")] * 8)
     out = sink(stream, client)
@@ -168,6 +170,7 @@ def test_a_stream_that_keeps_throttling_is_said_and_the_blocks_may_be_put_again(
     assert held(lake) == trades(range(2))
 
 
+@AWAY
 def test_an_answer_that_was_lost_leaves_each_trade_once(lake: Lake, stream: Kinesis) -> None:
     def unheard(real: Callable[..., Any], told: dict[str, Any]) -> Any:
         real(**told)
@@ -181,6 +184,7 @@ def test_an_answer_that_was_lost_leaves_each_trade_once(lake: Lake, stream: Kine
     assert held(lake) == trades(range(3))
 
 
+@MOVED
 @pytest.mark.parametrize("lanes", [1, 5])
 def test_shards_that_split_and_merge_lose_and_double_nothing(lake: Lake, stream: Kinesis, lanes: int) -> None:
     out = sink(stream)
@@ -207,6 +211,7 @@ def test_shards_that_split_and_merge_lose_and_double_nothing(lake: Lake, stream:
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
+@MOVED
 def test_a_child_waits_until_another_consumer_has_its_parents_end_in_the_lake(stream: Kinesis) -> None:
     sink(stream).put(blocks(range(3)))
     stream.split()
@@ -259,6 +264,7 @@ def test_two_consumers_share_the_shards_and_one_that_leaves_leaves_its_own(
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
+@MOVED
 def test_an_iterator_that_expired_is_made_anew_from_the_position(lake: Lake, stream: Kinesis) -> None:
     out = sink(stream)
     out.put(blocks(range(2)))
@@ -273,6 +279,7 @@ def test_an_iterator_that_expired_is_made_anew_from_the_position(lake: Lake, str
     assert held(lake) == trades(range(4))
 
 
+@MOVED
 def test_a_position_that_was_trimmed_is_said_and_what_never_comes_is_noted(
     lake: Lake, stream: Kinesis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -291,6 +298,7 @@ def test_a_position_that_was_trimmed_is_said_and_what_never_comes_is_noted(
     assert "no longer holds what follows its position" in caplog.text
 
 
+@FOREIGN
 def test_records_of_others_are_left_out_in_one_line(
     lake: Lake, stream: Kinesis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -308,6 +316,7 @@ def test_records_of_others_are_left_out_in_one_line(
     assert "(with 4 before it)" in lines[0]
 
 
+@FOREIGN
 def test_a_bomb_is_not_unpacked() -> None:
     import zlib
 
@@ -319,6 +328,7 @@ def test_a_bomb_is_not_unpacked() -> None:
         transport._blocks(bomb)
 
 
+@AWAY
 def test_a_shard_that_throttles_its_readers_is_read_more_slowly_and_the_others_go_on(
     stream: Kinesis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,6 +344,7 @@ def test_a_shard_that_throttles_its_readers_is_read_more_slowly_and_the_others_g
     assert caplog.text.count("throttles its readers") == 1
 
 
+@REFUSED
 @pytest.mark.parametrize(
     ("error", "kind", "says"),
     [
@@ -358,6 +369,7 @@ def test_what_kinesis_refuses_is_one_line_for_the_sender_and_for_the_reader(
     assert [told.block.number for told in reading.poll(5) if told.block] == [0]
 
 
+@MISSING
 def test_a_stream_that_is_not_there_needs_a_person(stream: Kinesis) -> None:
     with pytest.raises(NeedsYouError, match="kinesis://nowhere: there is no such stream"):
         KinesisSink("nowhere", client=stream.client).open({})
@@ -365,6 +377,7 @@ def test_a_stream_that_is_not_there_needs_a_person(stream: Kinesis) -> None:
         KinesisSource("nowhere", lambda _: None, client=stream.client).poll(0)
 
 
+@AWAY
 def test_an_endpoint_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -376,6 +389,7 @@ def test_an_endpoint_that_does_not_answer_is_waited_for(monkeypatch: pytest.Monk
         open_source("kinesis://s", lambda _: None).poll(0)
 
 
+@MISSING
 def test_a_stream_that_was_made_anew_is_read_from_its_beginning(lake: Lake, stream: Kinesis) -> None:
     sink(stream).put(blocks(range(3)))
     with consumer(lake, stream) as reading:
