@@ -152,9 +152,9 @@ class Executions:
             if execution.state in FINAL:
                 return
             self._end(execution, "CANCELLED", reason="Query cancelled by user")
-            worker = execution.worker
-        if worker is not None:
-            worker.stop()
+            # Before the lock is let go: by then the process may be another query's.
+            if execution.worker is not None:
+                execution.worker.stop()
 
     def close(self) -> None:
         for query_id in list(self._all):

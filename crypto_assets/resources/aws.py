@@ -42,6 +42,7 @@ _NEEDS_A_PERSON: Final = {
     # What boto3 says to an endpoint that is no address, when a client is made.
     "ValueError": ("the endpoint is not an address", "mend AWS_ENDPOINT_URL"),
 }
+_REFUSED: Final = ("InvalidInput", "InvalidParameter", "Validation")
 _THROTTLED: Final = ("Throttl", "TooManyRequests", "LimitExceeded", "SlowDown", "PriorRequestNotComplete")
 _CONNECT_S: Final = 10
 _ACTION: Final = re.compile(r"perform: ([a-z0-9-]+:\w+)")
@@ -81,6 +82,10 @@ def explained(error: BaseException, service: str, *, where: str, safe: str, regi
     if any(sign in code for sign in _THROTTLED):
         what = f"{service} throttles us ({code}, {ATTEMPTS} attempts)"
         return TransientError(what, where=where, safe=safe, hint="run the same again in a minute")
+    if any(code.startswith(sign) for sign in _REFUSED):
+        what = f"{service} refuses the request as it is ({code})"
+        hint = "to ask again would not help: report it with this line"
+        return NeedsYouError(what, where=where, safe=safe, hint=hint)
     if not hasattr(error, "response"):
         return _unreachable(service, where=where, safe=safe, region=region)
     what = f"{service} failed with {code}"

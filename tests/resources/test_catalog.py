@@ -798,6 +798,12 @@ def register(region: str | None = "us-east-1") -> None:
             "the account holds as many tables as it may",
             "raise the quota of Glue",
         ),
+        (
+            "InvalidInputException",
+            "canary",
+            "Glue refuses the request as it is (InvalidInputException)",
+            "to ask again would not help: report it with this line",
+        ),
     ],
 )
 def test_what_only_a_person_can_mend_is_one_line(refusing: Glue, code: str, message: str, what: str, hint: str) -> None:
