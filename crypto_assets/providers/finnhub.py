@@ -96,8 +96,9 @@ def decode(messages: Messages) -> Decoded:
         "quantity": [trade.v for trade in told],
         "traded_us": [trade.t * _US_PER_MS for trade in told],
     }
-    if any(trade.c for trade in told):
-        columns["conditions"] = [msgspec.json.encode(trade.c).decode() if trade.c else None for trade in told]
+    conditions = [trade.c for trade in told]
+    if any(conditions):
+        columns["conditions"] = [msgspec.json.encode(each).decode() if each else None for each in conditions]
     arrived = arrivals(messages, places, [len(message.data) for message in found])
     if all(columns["quantity"]):
         return decoded(trades(messages, arrived, columns), None, bad)

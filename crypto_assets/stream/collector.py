@@ -121,6 +121,8 @@ class _Filling:
 
     def parts(self) -> list[_Filling]:
         """The same in parts that one record of a transport can hold, the events in the first."""
+        if self.n_bytes <= _MOST_BLOCK_BYTES:
+            return [self]
         found = [_Filling(events=self.events)]
         for frame, received_us in zip(self.frames, self.received_us, strict=True):
             if found[-1].frames and found[-1].n_bytes + len(frame) > _MOST_BLOCK_BYTES:
@@ -224,7 +226,7 @@ class Collector:
             for task in (stopping, *others):
                 task.cancel()
             await asyncio.gather(stopping, *others, return_exceptions=True)
-            now = self._now_us()
+            now = self.now_us()
             self._event(Event("stopped", now, now, "told to stop" if stop.is_set() else "failed"))
             self._is_over = True
             self._full.set()
@@ -249,7 +251,7 @@ class Collector:
                 reason, is_denied = await self._connection()
             except TransientError as error:
                 reason, is_denied = str(error), False
-            now = self._now_us()
+            now = self.now_us()
             if self._clock.monotonic() - opened >= pace.stable:
                 n_failures = 0
             self.counts["lost"] += 1
@@ -325,7 +327,7 @@ class Collector:
     def _give_up(self, listener: _Listener, transport: WSTransport, reason: str, silent: float) -> None:
         """End a connection that is dead; it takes no goodbye."""
         listener.reason = reason
-        now = self._now_us()
+        now = self.now_us()
         self.counts["silent"] += 1
         self._event(Event("silent", now - int(silent * _US), now, reason))
         transport.disconnect(graceful=False)
@@ -337,16 +339,15 @@ class Collector:
         self._transport, self._is_paused = transport, False
         self._n_bad = 0
         self._shown.clear()
-        now = self._now_us()
+        now = self.now_us()
         self.counts["opened"] += 1
         self._event(Event("opened", now, now, f"{len(self._sub.markets)} symbols", n=len(self._sub.markets)))
 
-    def data(self, message: bytes) -> None:
-        """A message that holds trades or prices."""
+    def data(self, message: bytes, now: int) -> None:
+        """A message that holds trades or prices, and our clock at it. Tens of thousands a second come by here."""
         if self._is_over:
             # On its way while we said goodbye: it is in the hole that the next start notes.
             return
-        now = self._now_us()
         filling = self._filling
         if self._hole_from_us is not None:
             self._close_hole(now)
@@ -354,8 +355,9 @@ class Collector:
             self._n_silent = 0
         self._newest_us = now
         self._n_bad = 0
-        filling.frames.append(self._redacted(message))
-        filling.received_us.append(max(now, filling.received_us[-1]) if filling.received_us else now)
+        filling.frames.append(self._redacted(message) if self._secrets else message)
+        received = filling.received_us
+        received.append(received[-1] if received and received[-1] > now else now)
         filling.n_bytes += len(message)
         if filling.n_bytes >= self._most_bytes:
             self._full.set()
@@ -365,7 +367,7 @@ class Collector:
     def control(self, message: bytes) -> Control:
         """A message that holds none."""
         told = self._feed.control(self._redacted(message))
-        now = self._now_us()
+        now = self.now_us()
         self._n_bad = self._n_bad + 1 if told.sign is Sign.BAD else 0
         if told.sign is Sign.REFUSED:
             self.counts["refused"] += 1
@@ -390,7 +392,7 @@ class Collector:
         """The connection is gone."""
         self._transport = None
         if self._hole_from_us is None:
-            self._hole_from_us = self._newest_us or self._now_us()
+            self._hole_from_us = self._newest_us or self.now_us()
         self._reason = reason
 
     def goodbye(self, transport: WSTransport) -> str:
@@ -428,7 +430,8 @@ class Collector:
     def _event(self, event: Event) -> None:
         self._filling.events.append(event)
 
-    def _now_us(self) -> int:
+    def now_us(self) -> int:
+        """Our clock, microseconds since 1970."""
         return int(self._clock.now().timestamp() * _US)
 
     # ---- blocks ----
@@ -478,7 +481,7 @@ class Collector:
                 continue
             break
         if n_tries:
-            now = self._now_us()
+            now = self.now_us()
             self._event(
                 Event("full", block.received_us[0] if block.received_us else now, now, "the disk stood still", n=1)
             )
@@ -507,8 +510,12 @@ class Collector:
         """Say once a minute what was counted since the start."""
         while True:
             await asyncio.sleep(self._pace.counts_every)
-            now = self._now_us()
+            now = self.now_us()
             self._event(Event("counts", now, now, json.dumps(dict(sorted(self.counts.items())))))
+
+
+# Looking them up in their enumeration takes longer than comparing them.
+_TEXT, _BINARY, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
 
 class _Listener(WSListener):
@@ -516,9 +523,13 @@ class _Listener(WSListener):
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
+        self._data = collector.data
         self._is_data = collector._feed.is_data
         self._clock = collector._clock
         self._parts: bytearray | None = None
+        # What one read of the socket brings has come at one moment, and asking the clock costs as much as the rest.
+        self._now_us = 0
+        self._is_read_over = True
         # When it last said something, and when it last gave any sign of life.
         self.heard = self.alive = collector._clock.monotonic()
         self.reason = ""
@@ -529,12 +540,15 @@ class _Listener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is WSMsgType.CLOSE:
+        if self._is_read_over:
+            self.alive = self._clock.monotonic()
+            self._now_us = self._collector.now_us()
+        self._is_read_over = frame.last_in_buffer
+        if kind is _CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             return
-        self.alive = self._clock.monotonic()
-        if kind is not WSMsgType.TEXT and kind is not WSMsgType.CONTINUATION and kind is not WSMsgType.BINARY:
+        if kind is not _TEXT and kind is not _CONTINUATION and kind is not _BINARY:
             return
         self.heard = self.alive
         if frame.rsv1:
@@ -553,7 +567,7 @@ class _Listener(WSListener):
                 return
             message, self._parts = bytes(self._parts), None
         if self._is_data(message):
-            self._collector.data(message)
+            self._data(message, self._now_us)
             return
         told = self._collector.control(message)
         if told.sign is Sign.DENIED:

@@ -14,7 +14,8 @@ a batch that is read again is left out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -36,8 +37,8 @@ log = logging.getLogger(__name__)
 _US = 1_000_000
 # Twenty files are quickly made one, and hardly slower to read than one; each commit makes one more.
 _COMPACT_EVERY = 20
-# Messages that are decoded together: some ten thousand, whose rows fit a processor's cache.
-_DECODED_BYTES = 2 * 2**20
+# Messages that are decoded together: some thousands. More no longer fit a processor's cache, and take twice as long.
+_DECODED_BYTES = 2**20
 _NO_EVENTS = pl.DataFrame(schema=polars_schema(RawStreamEvents))
 
 
@@ -240,10 +241,7 @@ class Consumer:
 
     def _decode_into(self, batch: _Batch) -> None:
         unread, batch.unread, batch.n_unread, batch.n_unread_bytes = batch.unread, [], 0, 0
-        alike: dict[Any, list[tuple[Block, list[Event]]]] = {}
-        for block, events in unread:
-            alike.setdefault((block.feed, frozenset(block.markets.items())), []).append((block, events))
-        for some in alike.values():
+        for some in _alike(unread):
             blocks = [block for block, _ in some]
             decoded = self._feeds[blocks[0].feed].decode(_messages(blocks))
             if len(decoded.trades):
@@ -352,6 +350,21 @@ def _apps(channel: str, n_parts: int) -> list[str]:
 
 def _rows(contract: type[Contract], parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=polars_schema(contract)), *parts])
+
+
+def _alike(unread: Iterable[tuple[Block, list[Event]]]) -> Iterator[list[tuple[Block, list[Event]]]]:
+    """The blocks in groups of one feed and the same markets, none of more messages than are decoded together."""
+    groups: dict[Any, list[tuple[Block, list[Event]]]] = {}
+    sizes: Counter[Any] = Counter()
+    for block, events in unread:
+        kind = block.feed, frozenset(block.markets.items())
+        n_bytes = sum(map(len, block.frames))
+        if sizes[kind] + n_bytes > _DECODED_BYTES and kind in groups:
+            yield groups.pop(kind)
+            sizes[kind] = 0
+        groups.setdefault(kind, []).append((block, events))
+        sizes[kind] += n_bytes
+    yield from groups.values()
 
 
 def _messages(blocks: Sequence[Block]) -> Messages:
