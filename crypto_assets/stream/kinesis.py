@@ -48,6 +48,7 @@ _READ_S = 10.0
 _PUT_TRIES, _FIRST_PUT_WAIT_S, _LONGEST_PUT_WAIT_S = 8, 0.1, 5.0
 # A shard answers five reads a second, shared by all who read it; two lakes may.
 _READ_EVERY_S = 0.4
+_READ_BYTES_PER_S = 2e6
 _THROTTLED_WAIT_S = (1.0, 3.0)
 # Records of one poll, beyond which it ends; a read answers with 10 MB at most.
 _POLL_BYTES = 8 * 2**20
@@ -482,7 +483,10 @@ class KinesisSource:
         if records:
             reading.position = _parts(int(records[-1]["SequenceNumber"]))
             if answer.get("MillisBehindLatest"):
-                reading.due = 0.0
+                # Whoever is behind asks again as soon as the shard's throughput allows.
+                size = sum(len(record["Data"]) for record in records)
+                wait = max(self._read_every_s / 2, size / _READ_BYTES_PER_S)
+                reading.due = self._clock.monotonic() + wait
         return records, not reading.iterator
 
     def _iterator(self, shard: str, reading: _Shard) -> str:

@@ -433,6 +433,7 @@ def test_what_waited_for_a_disk_becomes_blocks_that_a_record_can_hold(stream: Ki
     for i in range(60_000):
         filling.frames.append(frame(i)[:-2] + f', "x": "{rng.getrandbits(400):x}"}}}}'.encode())
         filling.received_us.append(i)
+    filling.n_bytes = sum(map(len, filling.frames))
     parts = filling.parts()
 
     assert [f for part in parts for f in part.frames] == filling.frames
