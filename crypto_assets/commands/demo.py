@@ -276,7 +276,8 @@ def _stage(
 def fresh(lake: Lake, *, is_kept: bool = False) -> None:
     """Delete the former demo's lake, and mark the new one. Raises UsageError for a lake that is not the demo's."""
     from crypto_assets.resources.inspection import files_of
-    from crypto_assets.resources.lake import delete, store_errors
+    from crypto_assets.resources.lake import delete
+    from crypto_assets.resources.store_errors import store_errors
 
     with store_errors("the lake", "nothing was written", lake.root):
         files = files_of(lake)
@@ -296,7 +297,7 @@ def fresh(lake: Lake, *, is_kept: bool = False) -> None:
 def mark(lake: Lake) -> None:
     """Say of a lake that is not there yet that the next demo may delete it."""
     from crypto_assets.resources.inspection import files_of
-    from crypto_assets.resources.lake import store_errors
+    from crypto_assets.resources.store_errors import store_errors
 
     with store_errors("the lake", "nothing was written", lake.root):
         files = files_of(lake)

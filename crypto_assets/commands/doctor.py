@@ -51,8 +51,8 @@ def doctor(
 ) -> int:
     """Look at everything; the exit code is the kind of the gravest finding, 0 where all is well."""
     from crypto_assets.resources.clock import SystemClock
-    from crypto_assets.resources.lake import store_errors
     from crypto_assets.resources.settings import Settings
+    from crypto_assets.resources.store_errors import store_errors
 
     if is_agreed and not is_collecting:
         raise UsageError("--yes agrees to --gc only", where="--yes", safe="nothing was done", hint="say --gc --yes")
@@ -200,7 +200,7 @@ def _collected(lake: Lake, now: datetime, *, is_agreed: bool) -> Iterator[Findin
 def _quirks(lake: Lake) -> Iterator[Finding]:
     """What readers take no notice of, and people should: log entries that say nothing, files of nobody."""
     from crypto_assets.resources.inspection import log_faults, unreferenced
-    from crypto_assets.resources.lake import advice
+    from crypto_assets.resources.store_errors import advice
     from crypto_assets.tables import BY_NAME
 
     for name, files in _files(lake):

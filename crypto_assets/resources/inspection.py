@@ -24,7 +24,9 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError
-from crypto_assets.resources.lake import Lake, Note, advice, content_hash, inside, store_errors
+from crypto_assets.resources.lake import Lake, Note, content_hash
+from crypto_assets.resources.predicates import inside
+from crypto_assets.resources.store_errors import advice, store_errors
 from crypto_assets.tables import raw, stream
 from crypto_assets.tables.contract import Contract, Write, Zone, polars_schema
 from crypto_assets.tables.window import Window

@@ -1,4 +1,4 @@
-"""The lake: Delta tables in a directory or a bucket, written by one commit protocol. Only this module knows Delta.
+"""The lake: Delta tables in a directory or a bucket, written by one commit protocol. Only this module asks Delta.
 
 The protocol, and what it rests on (measured with deltalake 1.6):
 
@@ -24,19 +24,17 @@ import hashlib
 import json
 import logging
 import random
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
 from deltalake import (
-    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -49,14 +47,16 @@ from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from crypto_assets import __version__
-from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
+from crypto_assets.errors import CryptoAssetsError, DataError, TransientError
+from crypto_assets.resources import layout
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.failpoints import failpoint
+from crypto_assets.resources.predicates import in_sql, inside, is_closed, literal, may_hold
+from crypto_assets.resources.store_errors import advice, needs_a_person, store_errors, typed
 from crypto_assets.tables.conform import sort
 from crypto_assets.tables.contract import (
     Contract,
     Write,
-    Zone,
     delta_schema_json,
     description,
     fingerprint,
@@ -81,20 +81,6 @@ _VACUUM_HOURS = 168
 # is one part of an upload (5 MB) or a few columns of a file, which a line of 8 Mbit/s carries in this time.
 _REQUEST_TIMEOUT = "10s"
 PROBE = "_probe"
-# Level 6 stores 7 % less than 3 for a tenth more of a replace's CPU; 9 would double the encoder's share.
-_ZSTD_LEVEL = 6
-# Readers of one asset or market skip whole row groups, so a small one is what they pay for. Every reader of a file
-# reads its footer, which grows with their number: 128 of them are some hundred kilobytes.
-_LEAST_GROUP_ROWS = 4_096
-_MOST_GROUPS = 128
-# Small files of an open day become files of the first size, and where those together are large enough, of the second:
-# so a row is rewritten some five times, not once for each commit that follows it. A closed day is maintenance's.
-_COMPACTED_BYTES, _FULL_BYTES = 4 * 2**20, 32 * 2**20
-_FEW_FILES = 8
-# Today and, around midnight, yesterday.
-_OPEN_PARTITIONS = 2
-# Columns of streams' tables.
-_HARDLY_REPEATED = ("trade_id", "quantity", "detail")
 # A commit that makes a checkpoint would remove expired entries of the log, and fail after it landed where its writer
 # may add and never delete. Maintenance removes them.
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -164,15 +150,6 @@ class Note:
 
 class PositionMoved(TransientError):  # noqa: N818 (it says what happened)
     """Another writer has moved an app's version that was expected to stand still."""
-
-
-def literal(value: str | date | datetime) -> str:
-    """A SQL literal for a Delta predicate; the only place where one is made."""
-    if isinstance(value, datetime):
-        return f"'{value:%Y-%m-%dT%H:%M:%S.%fZ}'"
-    if isinstance(value, date):
-        return f"'{value.isoformat()}'"
-    return "'" + value.replace("'", "''") + "'"
 
 
 class Lake:
@@ -391,7 +368,9 @@ class Lake:
         def properties() -> CommitProperties:
             return self._properties(contract, rows, transactions=[Transaction(app, version)], where=where)
 
-        return self._append(contract, rows, properties, _writer(_n_rows_of_fullest(contract, frame)), is_done)
+        return self._append(
+            contract, rows, properties, layout.writer(layout.n_rows_of_fullest(contract, frame)), is_done
+        )
 
     def advance(
         self,
@@ -433,7 +412,7 @@ class Lake:
         def properties() -> CommitProperties:
             return CommitProperties(told, _COMMIT_RETRIES, transactions)
 
-        return self._append(contract, frame, properties, _stream_writer(contract), is_done)
+        return self._append(contract, frame, properties, layout.stream_writer(contract), is_done)
 
     def landed(self, contract: type[Contract], app: str) -> int | None:
         """The newest version of the app that the table holds."""
@@ -452,7 +431,7 @@ class Lake:
         _require(contract, Write.REPLACE)
         _require_dtypes(contract, frame)
         selection = inside(contract, window)
-        predicate = _predicate(contract, window)
+        predicate = in_sql(contract, window)
         for column, value in (where or {}).items():
             selection &= pl.col(column) == value
             predicate += f" AND {column} = {literal(value)}"
@@ -481,7 +460,7 @@ class Lake:
                     contract, frame, window=window, where={column: [value] for column, value in (where or {}).items()}
                 ),
                 post_commithook_properties=_AFTER_COMMIT,
-                writer_properties=_writer(_n_rows_of_fullest(contract, frame)),
+                writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
             )
             failpoint("after_commit")
             return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
@@ -518,7 +497,7 @@ class Lake:
                     mode="overwrite",
                     commit_properties=self._properties(contract, frame),
                     post_commithook_properties=_AFTER_COMMIT,
-                    writer_properties=_writer(_n_rows_of_fullest(contract, frame)),
+                    writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
                 )
                 return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
             held = self.read(contract) if held is None else held
@@ -534,7 +513,7 @@ class Lake:
                     streamed_exec=False,
                     commit_properties=self._properties(contract, expected),
                     post_commithook_properties=_AFTER_COMMIT,
-                    writer_properties=_writer(_n_rows_of_fullest(contract, frame)),
+                    writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
                 )
                 .when_matched_update_all(predicate=differs)
                 .when_not_matched_insert_all()
@@ -556,14 +535,14 @@ class Lake:
                 return {"compacted": 0, "vacuumed": 0}
             compacted = 0
             if contract.table.partition_by:
-                for partition, n_rows in _crowded_partitions(table):
-                    if _is_closed(contract, partition, closed_before):
+                for partition, n_rows in layout.crowded_partitions(table):
+                    if is_closed(contract, partition, closed_before):
                         filters: Any = [(column, "=", value) for column, value in partition.items()]
-                        done = table.optimize.compact(filters, writer_properties=_writer(n_rows))
+                        done = table.optimize.compact(filters, writer_properties=layout.writer(n_rows))
                         compacted += done["numFilesRemoved"]
             elif len(table.file_uris()) > 1:
                 n_rows = int(_files(table)["n_rows"].sum())
-                compacted = table.optimize.compact(writer_properties=_writer(n_rows))["numFilesRemoved"]
+                compacted = table.optimize.compact(writer_properties=layout.writer(n_rows))["numFilesRemoved"]
             # A vacuum by a stale handle would delete files that were committed after it was opened.
             table.update_incremental()
             vacuumed = table.vacuum(retention_hours=_VACUUM_HOURS, dry_run=False)
@@ -585,15 +564,15 @@ class Lake:
             except TableNotFoundError:
                 return 0
             n_files = 0
-            for partition, n_bytes in _littered_partitions(table):
+            for partition, n_bytes in layout.littered_partitions(table):
                 filters: Any = [(column, "=", value) for column, value in partition.items()]
                 try:
                     done = table.optimize.compact(
                         filters,
-                        target_size=_FULL_BYTES if n_bytes >= _FULL_BYTES else _COMPACTED_BYTES,
+                        target_size=layout.FULL_BYTES if n_bytes >= layout.FULL_BYTES else layout.COMPACTED_BYTES,
                         # The other core is the writer's.
                         max_concurrent_tasks=1,
-                        writer_properties=_stream_writer(contract),
+                        writer_properties=layout.stream_writer(contract),
                         commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
                         post_commithook_properties=_AFTER_COMMIT,
                     )
@@ -662,7 +641,7 @@ class Lake:
         known = self._files.get(uri)
         if known is None or known[0] != table.version():
             known = self._files[uri] = (table.version(), _files(table))
-        files = known[1] if window is None else known[1].filter(_may_hold(contract, window))
+        files = known[1] if window is None else known[1].filter(may_hold(contract, window))
         sizes = inspection.files_of(self, contract).sizes(files["path"].to_list())
         wrong = []
         for path, size, n_rows, day in files.select("path", "size", "n_rows", "day").iter_rows():
@@ -775,7 +754,7 @@ class Lake:
                 try:
                     return attempt()
                 except (CommitFailedError, OSError) as error:
-                    if _needs_a_person(error):
+                    if needs_a_person(error):
                         raise
                     log.info("try %d on %s failed: %s", n_tries, contract.table.full_name, type(error).__name__)
                     self._handles.pop(self.uri(contract), None)
@@ -822,7 +801,7 @@ class Lake:
         """The error by the name of what is wrong with the log, where that is why Delta failed."""
         from crypto_assets.resources import inspection
 
-        if isinstance(error, CommitFailedError) or _needs_a_person(error):
+        if isinstance(error, CommitFailedError) or needs_a_person(error):
             return None
         try:
             return inspection.log_error(contract, self, str(error), safe)
@@ -890,15 +869,6 @@ def _live_file(add: Mapping[str, Any]) -> LiveFile:
     )
 
 
-@contextmanager
-def store_errors(where: str, safe: str, root: str) -> Iterator[None]:
-    """What a store says below Delta (an OSError) leaves as ours, in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise _typed(error, where, safe, root) from error
-
-
 def content_hash(frame: pl.DataFrame) -> str:
     """SHA-256 of the rows as text, in the frame's order: the same for equal rows on any machine and engine."""
     printable = frame.with_columns(pl.col(pl.Binary).bin.encode("hex"))
@@ -907,52 +877,6 @@ def content_hash(frame: pl.DataFrame) -> str:
 
 def _from_ms(milliseconds: int) -> datetime:
     return datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(milliseconds=milliseconds)
-
-
-def inside(contract: type[Contract], window: Window) -> pl.Expr:
-    """The rows of a window as a Polars predicate that partitions and file statistics can prune by."""
-    start, end = pl.lit(window.start), pl.lit(window.end)
-    if contract.table.span:
-        opens, closes = (pl.col(c) for c in contract.table.span)
-        # A live answer covers an instant: it belongs to the window that holds the instant.
-        return (opens < end) & ((closes > start) | ((opens == closes) & (opens >= start)))
-    first, last = window.days[0], window.days[-1]
-    inside = pl.col("date").is_between(pl.lit(first), pl.lit(last))
-    if period := contract.table.period:
-        inside &= pl.col(period).is_between(pl.lit(opening(period, first)), pl.lit(opening(period, last)))
-    if contract.table.clock:
-        inside &= pl.col(contract.table.clock).is_between(start, end, closed="left")
-    return inside
-
-
-def _predicate(contract: type[Contract], window: Window) -> str:
-    """The same window as SQL for delta-rs."""
-    first, last = window.days[0], window.days[-1]
-    by_day = _between("date", first, last)
-    if period := contract.table.period:
-        by_day = f"{_between(period, opening(period, first), opening(period, last))} AND {by_day}"
-    if contract.table.clock is None or window == Window.of_days(first, last):
-        return by_day
-    clock = contract.table.clock
-    return f"{by_day} AND {clock} >= {literal(window.start)} AND {clock} < {literal(window.end)}"
-
-
-def _between(column: str, first: date, last: date) -> str:
-    if first == last:
-        return f"{column} = {literal(first)}"
-    return f"{column} >= {literal(first)} AND {column} <= {literal(last)}"
-
-
-def opening(period: str, day: date) -> date:
-    """The first day of the day's ``month`` or ``year``."""
-    return day.replace(day=1) if period == "month" else day.replace(month=1, day=1)
-
-
-def _is_closed(contract: type[Contract], partition: Mapping[str, str], before: date) -> bool:
-    """Whether the partition's last day lies before a day."""
-    if period := contract.table.period:
-        return date.fromisoformat(partition[period]) < opening(period, before)
-    return date.fromisoformat(partition["date"]) < before
 
 
 _NO_FILES = pl.DataFrame(schema={"path": pl.String, "size": pl.Int64, "n_rows": pl.Int64, "day": pl.Date})
@@ -970,17 +894,6 @@ def _files(table: DeltaTable) -> pl.DataFrame:
     )
 
 
-def _may_hold(contract: type[Contract], window: Window) -> pl.Expr:
-    """The files that may hold rows of the window, by what the log knows of them."""
-    if contract.table.period:
-        held = (pl.col("min.date") <= window.days[-1]) & (pl.col("max.date") >= window.days[0])
-        return held.fill_null(value=True)
-    if contract.table.span is None:
-        return pl.col("day").is_between(window.days[0], window.days[-1]) | pl.col("day").is_null()
-    opens, closes = (pl.col(f"{bound}.{c}") for bound, c in zip(("min", "max"), contract.table.span, strict=True))
-    return ((opens < window.end) & (closes >= window.start)).fill_null(value=True)
-
-
 def _note(entry: Mapping[str, Any]) -> Note:
     span, days = entry.get("crypto_assets.window"), json.loads(entry.get("crypto_assets.days", "{}"))
     return Note(
@@ -990,93 +903,6 @@ def _note(entry: Mapping[str, Any]) -> Note:
         sha256=entry["crypto_assets.sha256"],
         by_day={date.fromisoformat(day): sha256 for day, sha256 in days.items()},
     )
-
-
-def advice(contract: type[Contract], days: Sequence[date], what: Literal["file", "log"], uri: str) -> str:
-    """What brings damaged rows back: the command that computes them again where they can be computed.
-
-    ``what`` is damaged: data files, whose days are written over, or the log, which makes the folder useless. Verdicts
-    and gaps are computed from no table, and runs read verdicts before anything else.
-    """
-    name = contract.table.full_name
-    if contract.table.zone is Zone.RAW:
-        return "put it back from a backup or the bucket's older versions: nothing else brings raw back"
-    span = f" --from {min(days)} --to {max(days)}" if days else ""
-    if name == "quality.gap_ledger":
-        return f"put it back from a backup, or move {uri} away: runs note the gaps again that they meet"
-    if name == "quality.check_results":
-        return f"put it back from a backup, or move {uri} away: crypto-assets backfill{span} writes it anew"
-    first = f"move {uri} away, then " if what == "log" else ""
-    if contract.table.write is Write.MERGE:
-        return f"{first}compute it again: crypto-assets run --select {name}"
-    # Refused records are written by the tables that refuse them.
-    tables = "trusted" if name == "quality.quarantine" else name
-    return f"{first}compute the days again: crypto-assets backfill {tables}{span}"
-
-
-def _writer(n_rows: int) -> WriterProperties:
-    """How files of so many rows are written."""
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=_ZSTD_LEVEL,
-        max_row_group_size=max(_LEAST_GROUP_ROWS, -(-n_rows // _MOST_GROUPS)),
-    )
-
-
-def _stream_writer(contract: type[Contract]) -> WriterProperties:
-    """How a stream's small files are written, and those made of them: cheaply, since maintenance writes them anew.
-
-    Level 1 of zstd takes half of level 6's CPU. A dictionary of values that hardly repeat is made and thrown away:
-    numbers and moments that grow are written as differences, ids and amounts as they are; both are smaller, too.
-    """
-    plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")
-    differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED", statistics_enabled="CHUNK")
-    columns = {}
-    for name, dtype in polars_schema(contract).items():
-        if name in contract.table.partition_by:
-            continue
-        if dtype.is_integer() or dtype.is_temporal():
-            columns[name] = differences
-        elif name in _HARDLY_REPEATED:
-            columns[name] = plain
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=1,
-        max_row_group_size=131_072,
-        default_column_properties=ColumnProperties(statistics_enabled="CHUNK"),
-        column_properties=columns,
-    )
-
-
-def _n_rows_of_fullest(contract: type[Contract], frame: pl.DataFrame) -> int:
-    """The most rows that one partition, and so one file, takes of a frame."""
-    by = contract.table.partition_by
-    if not by or frame.is_empty():
-        return len(frame)
-    return int(frame.group_by(by).len()["len"].max() or 0)  # type: ignore[arg-type]
-
-
-def _crowded_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
-    """Partitions of several files, with their rows."""
-    adds = pl.DataFrame(table.get_add_actions(flatten=True))
-    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
-    crowded = adds.group_by(columns).agg(pl.len(), pl.col("num_records").sum()).filter(pl.col("len") > 1).sort(columns)
-    return [
-        ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["num_records"] or 0)
-        for row in crowded.to_dicts()
-    ]
-
-
-def _littered_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
-    """The newest partitions that hold several files that are not full, with those files' bytes."""
-    adds = pl.DataFrame(table.get_add_actions(flatten=True)).filter(pl.col("size_bytes") < _FULL_BYTES)
-    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
-    found = adds.group_by(columns).agg(n=pl.len(), n_bytes=pl.col("size_bytes").sum()).sort(columns, descending=True)
-    return [
-        ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["n_bytes"])
-        for row in found.head(_OPEN_PARTITIONS).to_dicts()
-        if row["n"] >= _FEW_FILES
-    ]
 
 
 def _require(contract: type[Contract], write: Write) -> None:
@@ -1112,65 +938,5 @@ def _foreign_shape(contract: type[Contract], table: DeltaTable) -> str | None:
     return None
 
 
-_ELSEWHERE = ("the bucket is in another region", "set AWS_REGION to the bucket's")
-_NO_KEYS = (
-    "there are no credentials to be had",
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
-)
-_NEEDS_A_PERSON = {
-    "NoSuchBucket": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
-    "bucket does not exist": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
-    "AccessDenied": ("the store denies access", "check the credentials and their permissions"),
-    "InvalidAccessKeyId": ("the store does not know the access key", "check AWS_ACCESS_KEY_ID"),
-    "SignatureDoesNotMatch": ("the store refuses the secret key", "check AWS_SECRET_ACCESS_KEY"),
-    "ExpiredToken": ("the credentials have expired", "renew them"),
-    # A bucket answers for its own region only: by a refusal, or by a redirect that names no place to go to.
-    "AuthorizationHeaderMalformed": _ELSEWHERE,
-    "PermanentRedirect": _ELSEWHERE,
-    "redirect without LOCATION": _ELSEWHERE,
-    # Where the machine's role would be asked for, at last; there is none on a laptop.
-    "169.254.169.254": _NO_KEYS,
-    "Unable to locate credentials": _NO_KEYS,
-    "retrieving credentials": _NO_KEYS,
-    "config profile": _NO_KEYS,
-    "lacked the necessary privileges": ("the store denies access", "check the credentials and their permissions"),
-    "No space left": ("the disk is full", "free some space"),
-    "os error 28": ("the disk is full", "free some space"),
-    "Permission denied": ("the directory is not writable", "check its owner and mode"),
-    "Read-only file system": ("the file system is read-only", "choose another CRYPTO_ASSETS_LAKE_URI"),
-    "Not a directory": ("a part of the path is a file", "choose another CRYPTO_ASSETS_LAKE_URI"),
-    # What the kernel calls a table whose directory is a file.
-    "Invalid table location": ("a part of the path is a file", "choose another CRYPTO_ASSETS_LAKE_URI"),
-}
-
-
-def _needs_a_person(error: BaseException) -> bool:
-    return any(sign in str(error) for sign in _NEEDS_A_PERSON)
-
-
-_REGION = re.compile(r"expecting '([a-z0-9-]+)'")
-_OUT_OF_REACH = (
-    *("Error performing", "error sending request", "Connection refused", "timed out"),
-    # boto3's words for the same.
-    *("Could not connect to the endpoint", "timeout on endpoint", "Connection was closed", "reached max retries"),
-)
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")
-
-
 def _typed(error: BaseException, where: str, safe: str, root: str) -> CryptoAssetsError:
-    message = " ".join(_COLOURS.sub("", str(error)).split())
-    for sign, (what, hint) in _NEEDS_A_PERSON.items():
-        if sign in message:
-            region = _REGION.search(message)
-            remedy = f"set AWS_REGION={region[1]}" if region else hint
-            return NeedsYouError(f"{what} ({root})", where=where, safe=safe, hint=remedy)
-    if isinstance(error, CommitFailedError):
-        return TransientError("other writers kept winning", where=where, safe=safe, hint="run the same again")
-    if any(sign in message for sign in _OUT_OF_REACH):
-        hint = "check AWS_ENDPOINT_URL and the network, then run the same again"
-        return TransientError(f"the store cannot be reached ({root})", where=where, safe=safe, hint=hint)
-    if isinstance(error, OSError):
-        return TransientError(f"the store failed: {message[:200]}", where=where, safe=safe, hint="run the same again")
-    return DataError(
-        f"the table cannot be read or written: {message[:200]}", where=where, safe=safe, hint="run crypto-assets doctor"
-    )
+    return typed(error, where, safe, root, is_conflict=isinstance(error, CommitFailedError))

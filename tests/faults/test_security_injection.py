@@ -19,7 +19,8 @@ from crypto_assets import cli
 from crypto_assets.commands import output
 from crypto_assets.errors import UsageError
 from crypto_assets.providers.coincap import check_id
-from crypto_assets.resources.lake import Lake, literal
+from crypto_assets.resources.lake import Lake
+from crypto_assets.resources.predicates import literal
 from crypto_assets.tables import raw
 from crypto_assets.tables.quality import CheckResults, Quarantine
 from tests.conftest import RowsOf

@@ -24,7 +24,8 @@ from crypto_assets.errors import DataError, NeedsYouError, TransientError
 from crypto_assets.resources import lake as lake_module
 from crypto_assets.resources.clock import FixedClock
 from crypto_assets.resources.inspection import files_of
-from crypto_assets.resources.lake import Commit, Lake, content_hash, delete, literal
+from crypto_assets.resources.lake import Commit, Lake, content_hash, delete
+from crypto_assets.resources.predicates import literal
 from crypto_assets.resources.query import QueryEngine
 from crypto_assets.tables import ALL_TABLES, Contract
 from crypto_assets.tables.contract import comment, description, fields, fingerprint, polars_schema, skipping_columns
