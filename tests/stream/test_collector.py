@@ -41,6 +41,40 @@ from tests.stream.provider import (
 
 pytestmark = pytest.mark.timeout(60)
 BINANCE = binance_stream.FEED
+
+
+def fault(row: int, what: str, promise: str) -> pytest.MarkDecorator:
+    return pytest.mark.fault(row=row, fault=what, promise=promise)
+
+
+DROPPED = fault(
+    57,
+    "the connection ends, cleanly or not",
+    "opened anew after a jittered wait; the time between is a hole of each market",
+)
+HALF_OPEN = fault(
+    58,
+    "half-open: the provider is gone and nobody says so",
+    "noticed within two pings, and by silence where pings are answered",
+)
+TOO_LARGE = fault(
+    60,
+    "a message of 3 MiB, in one frame or many parts; a compression bomb",
+    "closed by 1009 at 1 MiB; nothing is unpacked",
+)
+DISK = fault(
+    61,
+    "the disk stands still, or is full",
+    "the socket is no longer read and no trade is dropped; prices are, the oldest first, and counted",
+)
+WORDS = fault(
+    62,
+    "bad JSON, unknown types, error frames, refused symbols",
+    "counted; twenty in a row bring a new connection; a refused symbol is named and the others go on",
+)
+TOKEN = fault(
+    64, "the key stands in the address, and the provider repeats it", "in no log, journal, event, table or status"
+)
 KEY = "CANARY/Key+4b1d8e02-f95c"
 Until = Callable[[Collector, Provider], object]
 
@@ -84,6 +118,7 @@ def test_what_is_sent_is_in_the_journal_in_order_and_the_first_connection_misses
     assert told.blocks[-1].newest_us == received[-1]
 
 
+@DROPPED
 @pytest.mark.parametrize(
     ("end", "reason"),
     [(closes, "closed by the provider (1001: going away)"), (breaks_off, "the connection broke off")],
@@ -109,6 +144,7 @@ def test_a_connection_that_ends_is_opened_anew_and_what_was_missed_is_a_hole(
     ]
 
 
+@DROPPED
 def test_waits_grow_to_a_minute_with_full_jitter_and_a_connection_that_held_begins_anew(tmp_path: Path) -> None:
     dice = Dice(0.0)
     collect(BINANCE, tmp_path, lost(12), refuses(503), rng=dice, pace=Pace())
@@ -161,6 +197,7 @@ async def _after_hearing(socket: ServerConnection, n: int) -> None:
 # ---- dead connections ----
 
 
+@HALF_OPEN
 def test_a_half_open_connection_is_noticed_within_two_pings(tmp_path: Path) -> None:
     told = collect(BINANCE, tmp_path, messages(2), sends(trade(1), then=freezes), sends(trade(2)))
     assert told.seconds < 2 * (FAST.ping_every + FAST.ping_reply) + 0.3
@@ -170,6 +207,7 @@ def test_a_half_open_connection_is_noticed_within_two_pings(tmp_path: Path) -> N
     assert_holes_are_exact(told, 1)
 
 
+@HALF_OPEN
 def test_a_connection_that_answers_pings_and_says_nothing_is_noticed(tmp_path: Path) -> None:
     told = collect(BINANCE, tmp_path, messages(2), sends(trade(1)), sends(trade(2)), silent_after=0.5)
     assert told.events("lost")[0].detail == "silent for 1 s" or told.events("lost")[0].detail == "silent for 0 s"
@@ -206,6 +244,7 @@ def test_a_collector_that_was_away_notes_the_time_as_a_hole(tmp_path: Path) -> N
     assert second.events("hole")[0].starts_us == first.blocks[0].received_us[-1] - MARGIN_US
 
 
+@DROPPED
 def test_a_hole_begins_at_the_last_message_though_events_came_after_it(tmp_path: Path) -> None:
     """A provider was away for long, the collector noted that, and was killed."""
     away = collect(BINANCE, tmp_path, lost(5), sends(trade(1), then=closes), refuses(503))
@@ -271,6 +310,7 @@ class Refusing(Journal):
         super().append(block)
 
 
+@DISK
 def test_trades_wait_in_the_socket_while_the_disk_stands_still_and_none_is_dropped(tmp_path: Path) -> None:
     n, most = 4_000, 200_000
     Stalled.goes.clear()
@@ -305,6 +345,7 @@ def test_trades_wait_in_the_socket_while_the_disk_stands_still_and_none_is_dropp
     assert told.events("lost", "silent", "dropped", "hole") == []
 
 
+@DISK
 def test_prices_are_dropped_while_the_disk_stands_still_the_oldest_first_and_counted(tmp_path: Path) -> None:
     n = 3_000
     Stalled.goes.clear()
@@ -343,6 +384,7 @@ def test_prices_are_dropped_while_the_disk_stands_still_the_oldest_first_and_cou
     assert told.events("lost", "hole") == []
 
 
+@DISK
 def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
     async def slowly(socket: ServerConnection) -> None:
         for number in range(40):
@@ -363,6 +405,7 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
 # ---- messages that are no trades ----
 
 
+@TOO_LARGE
 def test_a_message_of_three_megabytes_ends_the_connection_with_1009(tmp_path: Path) -> None:
     told = collect(BINANCE, tmp_path, messages(2), sends(trade(1), b"x" * 3 * 2**20), sends(trade(2)))
     assert told.provider.codes[0] == 1009
@@ -370,6 +413,7 @@ def test_a_message_of_three_megabytes_ends_the_connection_with_1009(tmp_path: Pa
     assert_holes_are_exact(told, 1)
 
 
+@TOO_LARGE
 def test_a_message_of_many_small_parts_has_the_same_limit(tmp_path: Path) -> None:
     async def parts(socket: ServerConnection) -> None:
         await socket.send("x" * 1000 for _ in range(3000))
@@ -391,6 +435,7 @@ def test_parts_are_put_together_and_pings_between_them_are_answered(tmp_path: Pa
     assert told.frames == [whole, whole]
 
 
+@TOO_LARGE
 def test_a_compressed_message_is_never_unpacked(tmp_path: Path) -> None:
     """Nothing was agreed on, so that 16 kB that would become 16 MB stay 16 kB."""
     packer = zlib.compressobj(wbits=-15)
@@ -403,6 +448,7 @@ def test_a_compressed_message_is_never_unpacked(tmp_path: Path) -> None:
     assert sum(map(len, told.frames)) < 1_000
 
 
+@WORDS
 def test_babble_brings_a_new_connection_and_that_one_begins_anew(tmp_path: Path) -> None:
     told = collect(
         BINANCE,
@@ -426,6 +472,7 @@ def test_a_heartbeat_between_makes_it_no_babble(tmp_path: Path) -> None:
     assert told.events("lost") == []
 
 
+@WORDS
 def test_a_refused_symbol_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     refused = b'{"type":"error","msg":"Invalid symbol BINANCE:ETHUSDT"}'
     data = b'{"data":[{"c":null,"p":1.5,"s":"BINANCE:BTCUSDT","t":1,"v":1}],"type":"trade"}'
@@ -438,6 +485,7 @@ def test_a_refused_symbol_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert told.collector.counts["refused"] == 1
 
 
+@WORDS
 def test_a_complaint_is_counted_each_time_and_shown_once(tmp_path: Path) -> None:
     error = b'{"error":{"code":1,"msg":"something"},"id":null}'
     told = collect(BINANCE, tmp_path, messages(1), sends(*[error] * 30, trade(1)))
@@ -488,6 +536,7 @@ def test_a_store_of_leases_that_is_away_is_asked_again(tmp_path: Path) -> None:
     assert [event.detail for event in told.events("lost")] == ["lease: the store cannot be reached; s; h"] * 2
 
 
+@TOKEN
 def test_the_key_is_in_nothing_that_is_left_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(9, logger="picows")
@@ -513,6 +562,7 @@ def test_the_key_is_in_nothing_that_is_left_behind(tmp_path: Path, caplog: pytes
     assert found_in(tmp_path, KEY) == []
 
 
+@TOKEN
 def test_a_key_in_a_header_goes_there_only(tmp_path: Path) -> None:
     told = collect(
         coincap_stream.FEED, tmp_path, messages(1), sends('{"bitcoin":"1"}'), key=KEY, markets={"bitcoin": "bitcoin"}
