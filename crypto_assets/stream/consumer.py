@@ -13,6 +13,7 @@ a batch that is read again is left out.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -232,12 +233,16 @@ class Consumer:
 
     def _decode(self) -> None:
         """Make rows of the blocks that are waiting: many at once, since each call costs more than a small block."""
+        # Of what is made of messages nothing refers to itself: looking for it meanwhile takes a tenth of the time.
+        gc.disable()
         try:
             self._decode_into(self._batch)
         except BaseException:
             # What has been taken from the source and is in no batch would be missing.
             self._restart()
             raise
+        finally:
+            gc.enable()
 
     def _decode_into(self, batch: _Batch) -> None:
         unread, batch.unread, batch.n_unread, batch.n_unread_bytes = batch.unread, [], 0, 0
