@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from crypto_assets.automation.rebuild import rebuild
 from crypto_assets.automation.repair import REPAIR_TAG, gap_repair
 from crypto_assets.automation.streams import GRACE, Cursor, closed_hours, due
 from crypto_assets.partitions import HOURS_TAG
@@ -473,3 +474,37 @@ def test_the_alarm_reaches_dagster(house: House) -> None:
     house.instance.report_runless_asset_event(event)
     found = house.instance.event_log_storage.get_latest_asset_check_execution_by_key([event.asset_check_key])
     assert [record.status.value for record in found.values()] == ["FAILED"]
+
+
+@pytest.mark.timeout(120)
+def test_what_was_not_carried_on_yet_is_no_difference_to_a_rebuild(house: House) -> None:
+    house.set_now(TEN + 90 * MINUTE)
+    house.deliver(BTC, tape(BTC, TEN, TEN + 80 * MINUTE))
+    house.carry_on()
+    found = rebuild(house.lake)
+    of_trades = {each.table: each for each in found.compared if "trade" in each.table}
+    assert [each.differing for each in of_trades.values()] == [[]] * 3
+    n_held = house.lake.scan(trusted.Trades).select(pl.len()).collect().item()
+    assert of_trades["trusted.trades"].n_rebuilt == n_held == len(tape(BTC, TEN, TEN + HOUR))
+
+
+def test_what_streams_append_starts_no_run_of_whole_days(house: House) -> None:
+    """Dagster would compute a day of millions of trades again with each observation of the stream's table."""
+    chain = dg.AssetSelection.assets(["trusted", "trades"], ["refined", "trade_bars_1s"])
+    looked = dg.evaluate_automation_conditions(house.definitions, house.instance, chain)
+    house.deliver(BTC, tape(BTC, TEN, TEN + MINUTE))
+    told = house.tick(closed_hours(house.settings))
+    assert isinstance(told, dg.SensorResult)
+    for event in told.asset_events:
+        house.instance.report_runless_asset_event(event)
+    house.instance.report_runless_asset_event(
+        dg.AssetMaterialization(dg.AssetKey(list(RawTrades.table.path)), partition=str(TEN.date()))
+    )
+    looked = dg.evaluate_automation_conditions(house.definitions, house.instance, chain, cursor=looked.cursor)
+    assert looked.total_requested == 0
+    # An answer of the venue itself is carried on.
+    house.instance.report_runless_asset_event(
+        dg.AssetMaterialization(dg.AssetKey(list(raw.RawExchangeTrades.table.path)), partition=str(TEN.date()))
+    )
+    looked = dg.evaluate_automation_conditions(house.definitions, house.instance, chain, cursor=looked.cursor)
+    assert looked.get_num_requested(dg.AssetKey(["trusted", "trades"])) == 1
