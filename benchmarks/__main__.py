@@ -1,7 +1,7 @@
 """``python -m benchmarks [--quick | --full] [--only PATTERN] [--rounds N] [--install-peers]``, or ``make bench``.
 
 ``python -m benchmarks archive_year`` is one long run without a peer, ``python -m benchmarks bytes_read`` counts what
-questions read; both have options of their own.
+questions read, ``stream_rates`` and ``stream_soak`` run streams for a while; all have options of their own.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import archive_year, bytes_read, report, stream_soak
+from benchmarks import archive_year, bytes_read, report, stream_rates, stream_soak
 from benchmarks.case import Case
-from benchmarks.cases import candle_ingest, day_end_to_end, json_day, upsert
+from benchmarks.cases import candle_ingest, day_end_to_end, json_day, stream_commit, upsert
 from benchmarks.data import CACHE, ROOT, SIZES
 from benchmarks.pair import Run, Status, peer_home, run_case
 
-CASES: tuple[Case, ...] = (json_day.CASE, upsert.CASE, day_end_to_end.CASE, candle_ingest.CASE)
+CASES: tuple[Case, ...] = (json_day.CASE, upsert.CASE, day_end_to_end.CASE, candle_ingest.CASE, stream_commit.CASE)
 _UV = ROOT / ".tools" / "bin" / "uv"
 # Fewer rounds show no spread, which is what a ratio is judged by.
 _ROUNDS = 5
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         return archive_year.main(arguments[1:])
     if arguments[:1] == [bytes_read.NAME]:
         return bytes_read.main(arguments[1:])
+    if arguments[:1] == [stream_rates.NAME]:
+        return stream_rates.main(arguments[1:])
     if arguments[:1] == [stream_soak.NAME]:
         return stream_soak.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Same work, or no time.")

@@ -4,6 +4,8 @@
 connection is sent the whole rate, in the words of the provider in its path, from when it has said what it wants. What
 is counted stands in ``HOME/load.json``, written anew every half second.
 
+``--messages FILE`` sends the lines of a file instead, as fast as they are taken, and closes.
+
 Trades are numbered from 1: Binance's by their id, Finnhub's, which have none, by their quantity in millionths. The time
 of a trade is the moment at which it was sent.
 """
@@ -13,15 +15,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT")
 SENT = "load.json"
@@ -92,6 +97,29 @@ class Load:
     started: float = 0.0
 
 
+class _Lines(WSListener):
+    """Sends what is in a file, once it is spoken to."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+        self._sending: asyncio.Task[None] | None = None
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT and self._sending is None:
+            self._sending = asyncio.create_task(self._send(transport))
+        elif frame.msg_type == WSMsgType.CLOSE:
+            transport.disconnect()
+
+    async def _send(self, transport: WSTransport) -> None:
+        for n, line in enumerate(self._lines):
+            transport.send(WSMsgType.TEXT, line)
+            if n % 256 == 0:
+                await asyncio.sleep(0)
+                while transport.underlying_transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
+                    await asyncio.sleep(_WAKE_S)
+        transport.send_close(WSCloseCode.OK)
+
+
 class _Connection(WSListener):
     def __init__(self, load: Load, service: str, made: list[list[str]]) -> None:
         self._load = load
@@ -142,11 +170,15 @@ class _Connection(WSListener):
             await asyncio.sleep(_WAKE_S)
 
 
-async def serve(home: Path, load: Load) -> None:
+async def serve(home: Path, load: Load, lines: list[bytes], *, is_child: bool) -> None:
     """Serve until SIGTERM, and write down what was sent."""
     made = walks()
+    if is_child:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def listener(request: WSUpgradeRequest) -> WSListener:
+        if lines:
+            return _Lines(lines)
         return _Connection(load, request.path.decode().strip("/").split("/")[0], made)
 
     server = await ws_create_server(listener, "127.0.0.1", 0)
@@ -165,6 +197,11 @@ async def serve(home: Path, load: Load) -> None:
     # Nobody is cut off: whoever has been sent something may still be reading it.
     if load.n_open:
         await load.left.wait()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 def _write(home: Path, load: Load, port: int) -> None:
@@ -195,8 +232,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000, help="trades a second, of each connection")
     parser.add_argument("--per-message", type=int, default=3, help="Finnhub's trades a message")
     parser.add_argument("--seconds", type=float, default=0, help="0: until stopped")
+    parser.add_argument("--messages", type=Path, help="a file of messages, one a line")
+    parser.add_argument("--parent", action="store_true", help="end when standard input does")
     asked = parser.parse_args()
-    asyncio.run(serve(asked.home, Load(asked.rate, asked.seconds, asked.per_message, {})))
+    lines = asked.messages.read_bytes().splitlines() if asked.messages else []
+    asyncio.run(serve(asked.home, Load(asked.rate, asked.seconds, asked.per_message, {}), lines, is_child=asked.parent))
 
 
 if __name__ == "__main__":
