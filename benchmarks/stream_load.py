@@ -115,7 +115,7 @@ class _Lines(WSListener):
             transport.send(WSMsgType.TEXT, line)
             if n % 256 == 0:
                 await asyncio.sleep(0)
-                while transport.underlying_transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
+                while transport.underlying_transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:  # noqa: ASYNC110 - no event says so
                     await asyncio.sleep(_WAKE_S)
         transport.send_close(WSCloseCode.OK)
 

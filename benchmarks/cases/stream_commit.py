@@ -1,9 +1,9 @@
 """Finnhub's trade messages, three trades each, from a websocket on loopback to an exact Delta table.
 
 Ours is the collector and then the consumer in one process: every message on disk and synced in its block, decoded, and
-committed as the stream commits, with the position. ``websockets`` with ``json`` only decodes; with pandas it makes a
-frame and a Parquet file of every 100,000 trades, as many scripts do, and keeps no position: it can lose and repeat.
-The server is a process of its own, whose CPU is nobody's here.
+committed as the stream commits, with the position. ``websockets`` with ``json`` only decodes. With pandas it writes a
+Parquet file of every 100,000 trades, of dicts that it gathers, or, as many scripts do, of a frame a message; neither
+keeps a position, and both lose and repeat what a kill costs. The server is a process of its own, whose CPU is nobody's.
 
 Every variant's trades are compared, in order: symbol, price, amount and time.
 """
@@ -97,7 +97,7 @@ async def _collect(subscription: Subscription, journal: Journal) -> None:
         subscription,
         journal,
         clock=SystemClock(),
-        rng=random.Random(7),
+        rng=random.Random(7),  # noqa: S311 - jitter, not secrets
         # It is told that the connection has ended: all has been sent.
         tell=lambda _: stop.set(),
     )
@@ -167,6 +167,13 @@ CASE = Case(
         Variant("websockets_json", f"{__name__}:websockets_json", setup="serve"),
         Variant("websockets_msgspec", f"{__name__}:websockets_msgspec", setup="serve"),
         Variant("websockets_pandas", "benchmarks.peers.pandas.stream:commit", peer="pandas", setup="serve"),
+        Variant(
+            "websockets_pandas_each",
+            "benchmarks.peers.pandas.stream:commit",
+            peer="pandas",
+            setup="serve",
+            arguments=("each",),
+        ),
     ),
     prepare=prepare,
     expected=_expected,
