@@ -508,3 +508,33 @@ def test_what_streams_append_starts_no_run_of_whole_days(house: House) -> None:
     )
     looked = dg.evaluate_automation_conditions(house.definitions, house.instance, chain, cursor=looked.cursor)
     assert looked.get_num_requested(dg.AssetKey(["trusted", "trades"])) == 1
+
+
+@pytest.mark.timeout(200)
+def test_stream_venue_and_archive_say_the_same_of_a_trade(tmp_path: Path) -> None:
+    """One row a trade whichever way it came: ids, times and amounts agree, so that nothing is revised."""
+    sources = (PROVIDER.name, "binance_archive")
+    with line(tmp_path, TEN, *sources, kind=House, market=MARKET, markets=(BTC, USD)) as on:
+        minutes = Window(TEN, TEN + 20 * MINUTE)
+        on.set_now(TEN + HOUR + 5 * MINUTE)
+        for market in (BTC, USD):
+            on.deliver(
+                market,
+                tape(market, minutes.start, minutes.end),
+                hole(market, minutes.start, minutes.start + 5 * MINUTE),
+            )
+        on.carry_on()
+        assert len(on.repair()) == 1
+        providers = on.lake.read(trusted.Trades).group_by("market_id", "provider").len()
+        assert {name for _, name, _ in providers.iter_rows()} == {"exchanges", "binance_stream", "coinbase_stream"}
+        on.set_now(TEN + DAY + 4 * HOUR)
+        ask = {"raw.binance_trades": {"subjects": [BTC]}}
+        assert on.run(TEN.date(), select=[raw.RawBinanceTrades, trusted.Trades], config=ask, has_checks=True).success
+        for market in (BTC, USD):
+            told = [(*row[:2], *row[3:]) for row in on.trades(market, minutes)]
+            assert told == [(*row[:2], *row[3:]) for row in expected(market, minutes.start, minutes.end)]
+        held = on.lake.read(trusted.Trades, minutes)
+        assert set(held.filter(market_id=BTC)["provider"]) == {"binance_archive"}
+        assert held.filter(market_id=BTC)["n_duplicates"].min() >= 1
+        assert on.lake.read(quality.RevisionLedger).is_empty()
+        assert on.failed() == []
