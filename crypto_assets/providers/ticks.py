@@ -28,7 +28,7 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=-_MOST_MS, le=_MOST_MS)]
 """A provider's time in milliseconds since 1970."""
 _NO_TRADES = pl.DataFrame(schema=polars_schema(RawTrades))
 _NO_PRICES = pl.DataFrame(schema=polars_schema(RawStreamPrices))
-_TEXTS = {name: pl.String() for name in ("trade_id", "taker_side", "conditions")}
+_TEXTS = ("trade_id", "taker_side", "conditions")
 
 
 def read(messages: Messages, shape: type[_T]) -> tuple[list[_T], list[int], dict[int, str]]:
@@ -79,26 +79,26 @@ def trades(messages: Messages, arrived: pl.DataFrame, columns: Mapping[str, Any]
     """
     if arrived.is_empty():
         return _NO_TRADES
-    rows = arrived.with_columns(_series(columns))
-    absent = {**_TEXTS, "n_trades": pl.Int32()}
+    rows = pl.DataFrame([*arrived.get_columns(), *_series(columns)])
+    equal = ["message", "symbol", "traded_us", "price", "quantity", *({"trade_id"} & columns.keys())]
+    texts = ("price", "quantity", *_TEXTS)
+    kinds = {**dict.fromkeys(texts, pl.String()), "n_trades": pl.Int32()}
     rows = rows.with_columns(
-        **{name: pl.lit(None, kind) for name, kind in absent.items() if name not in columns},
+        **{name: pl.col(name).cast(kind) if name in columns else pl.lit(None, kind) for name, kind in kinds.items()},
         ingested_at=_moment("received_us"),
+        repeat=_repeats(rows, equal),
     )
-    rows = rows.with_columns(pl.col("price", "quantity", *_TEXTS).cast(pl.String), pl.col("n_trades").cast(pl.Int32))
-    equal = ["message", "symbol", "traded_us", "price", "quantity", "trade_id"]
-    rows = rows.with_columns(repeat=_repeats(rows, equal), traded_at=_stated("traded_us"))
-    return _finished(RawTrades, messages, rows, "traded_at")
+    return _finished(RawTrades, messages, rows, traded_at=_stated("traded_us"))
 
 
 def prices(messages: Messages, arrived: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
     """Rows of ``raw.stream_prices``: ``symbol``, ``price``, and ``quoted_us`` where the provider says a time."""
     if arrived.is_empty():
         return _NO_PRICES
-    rows = arrived.with_columns(_series(columns))
+    rows = pl.DataFrame([*arrived.get_columns(), *_series(columns)])
     rows = rows.with_columns(pl.col("price").cast(pl.String), ingested_at=_moment("received_us"))
     quoted = _stated("quoted_us") if "quoted_us" in columns else pl.col("ingested_at")
-    return _finished(RawStreamPrices, messages, rows.with_columns(quoted_at=quoted), "quoted_at")
+    return _finished(RawStreamPrices, messages, rows, quoted_at=quoted)
 
 
 def _series(columns: Mapping[str, Any]) -> list[pl.Series]:
@@ -107,15 +107,19 @@ def _series(columns: Mapping[str, Any]) -> list[pl.Series]:
     return [pl.Series(name, values, dtype=kinds.get(type(values[0]))) for name, values in columns.items()]
 
 
-def _finished(contract: Any, messages: Messages, rows: pl.DataFrame, moment: str) -> pl.DataFrame:
-    subject = pl.col("symbol").replace_strict(dict(messages.markets), default=None, return_dtype=pl.String)
-    rows = rows.with_columns(
+def _finished(contract: Any, messages: Messages, rows: pl.DataFrame, **moment: pl.Expr) -> pl.DataFrame:
+    """The contract's columns, ``moment`` being the one of them that decides the day. Each call of Polars costs as much
+    as hundreds of rows, so there are few.
+    """
+    (at,) = moment.values()
+    made: dict[str, pl.Expr | pl.Series] = {
         **_places(messages, rows["message"]),
-        provider=pl.lit(messages.feed),
-        subject=subject,
-        date=pl.col(moment).dt.date(),
-    )
-    return rows.select(polars_schema(contract).names())
+        "provider": pl.lit(messages.feed),
+        "subject": pl.col("symbol").replace_strict(dict(messages.markets), default=None, return_dtype=pl.String),
+        "date": at.dt.date(),
+        **moment,
+    }
+    return rows.select(**{name: made.get(name, pl.col(name)) for name in polars_schema(contract)})
 
 
 def _places(messages: Messages, message: pl.Series) -> dict[str, pl.Expr | pl.Series]:
