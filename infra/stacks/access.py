@@ -140,7 +140,9 @@ class Access(cdk.Stack):
     # ---- data ----
 
     def _allow_lake(self) -> None:
-        lease, probe = f"{LAKE_PREFIX}/_lease/*", f"{LAKE_PREFIX}/_probe"
+        # Who runs schedules; which collector has a key, which consumer which shards.
+        schedules, streams = f"{LAKE_PREFIX}/_lease/schedules.json", f"{LAKE_PREFIX}/_lease/stream-*"
+        probe = f"{LAKE_PREFIX}/_probe"
         # The drill rebuilds every table beside the lake, and removes that copy.
         beside = f"{LAKE_PREFIX}-rebuild-*"
         every, streamed = _below(*ZONES), [f"{LAKE_PREFIX}/raw/{table}/*" for table in STREAM_TABLES]
@@ -153,14 +155,13 @@ class Access(cdk.Stack):
         self._allow("maintenance", "Delete", ["s3:DeleteObject"], self._lake(*every, beside, probe))
         self._allow("maintenance", "Uploads", ["s3:ListBucketMultipartUploads"], [self._bucket("lake")])
 
-        self._adds("code", lease)
+        self._adds("code", schedules)
         self._reads("code", f"{LAKE_PREFIX}/*")
 
-        # One collector for each connection: the lease says which.
-        self._adds("stream-collect", lease)
-        self._reads("stream-collect", lease)
-        self._adds("stream-consume", *streamed)
-        self._reads("stream-consume", *streamed)
+        self._adds("stream-collect", streams)
+        self._reads("stream-collect", streams)
+        self._adds("stream-consume", *streamed, streams)
+        self._reads("stream-consume", *streamed, streams)
 
         self._reads("dashboard", *_below("refined", "quality"))
         self._reads("analyst", *_below("trusted", "refined", "quality"))

@@ -19,7 +19,8 @@ _ORDER = ("raw", "trusted", "refined", "quality")
 _WORDS = (
     (r"-lake-\d+/lake/(raw|trusted|refined|quality)/\*", r"\1"),
     (r"-lake-\d+/lake/(raw|trusted|refined|quality)/(\w+)/\*", r"\1.\2"),
-    (r"-lake-\d+/lake/_lease/\*", "lease"),
+    (r"-lake-\d+/lake/_lease/schedules\.json", "lease of schedules"),
+    (r"-lake-\d+/lake/_lease/stream-\*", "leases of streams"),
     (r"-lake-\d+/lake/_probe", "probe"),
     (r"-lake-\d+/lake/\*", "the whole lake"),
     (r"-lake-\d+/lake\*/_delta_log/\*\.json", "commits"),

@@ -103,6 +103,20 @@ def test_a_consumer_writes_what_streams_bring(step: Step, store: tuple[str, Log]
     assert store[1].refused == []
 
 
+def test_a_consumer_takes_its_share_of_the_shards(step: Step, store: tuple[str, Log]) -> None:
+    store[1].clear()
+    assert step("stream-consume", "share") == {"shared": ["shard-0", "shard-1"]}
+    assert store[1].refused == []
+
+
+def test_streams_and_schedules_keep_to_their_own_leases(judge: Judge) -> None:
+    creates = {"s3:ObjectCreationOperation": "true"}
+    for component, own in (("code", "schedules"), ("stream-collect", "stream-x"), ("stream-consume", "stream-x")):
+        for name in ("schedules", "stream-x"):
+            place = f"arn:aws:s3:::{BUCKET}/lake/_lease/{name}.json"
+            assert judge.allows(component, "s3:PutObject", place, creates) == (name == own), (component, name)
+
+
 def test_schedules_hold_their_lease_from_the_code_location(step: Step, store: tuple[str, Log]) -> None:
     store[1].clear()
     assert step("code", "hold") == {"counter": 1}

@@ -17,6 +17,7 @@ from crypto_assets.resources import inspection, lease
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.settings import storage_options
+from crypto_assets.stream.group import Group
 from crypto_assets.tables import stream
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.raw import RawCoincapRates
@@ -94,6 +95,14 @@ def hold(lake: Lake) -> dict[str, Any]:
     return {"counter": held.counter}
 
 
+def share(lake: Lake) -> dict[str, Any]:
+    """A consumer of a broker takes its share of the channels, and leaves."""
+    group = Group(lease.slot_of(lake.root, lake.options or {}, "stream-trades.json"), "host/1", SystemClock())
+    shared = group.share(["shard-0", "shard-1"])
+    group.leave()
+    return {"shared": sorted(shared)}
+
+
 def read_raw(lake: Lake) -> dict[str, Any]:
     return {"rows": len(lake.read(RawCoincapRates))}
 
@@ -103,7 +112,8 @@ def read_refined(lake: Lake) -> dict[str, Any]:
 
 
 STEPS = {
-    step.__name__: step for step in (write, consume, compact, vacuum, clean_log, files, hold, read_raw, read_refined)
+    step.__name__: step
+    for step in (write, consume, compact, vacuum, clean_log, files, hold, share, read_raw, read_refined)
 }
 
 
