@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from crypto_assets.assets.quality.gaps import find_holes
 from crypto_assets.automation.rebuild import rebuild
 from crypto_assets.automation.repair import REPAIR_TAG, gap_repair
 from crypto_assets.automation.streams import GRACE, Cursor, closed_hours, due
@@ -30,6 +31,7 @@ from crypto_assets.stream.blocks import Block, Event
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
 from crypto_assets.stream.journal import Journal
+from crypto_assets.stream.transport import Delivery, Position
 from crypto_assets.tables import quality, raw, refined, trusted
 from crypto_assets.tables.contract import Contract
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
@@ -538,3 +540,50 @@ def test_stream_venue_and_archive_say_the_same_of_a_trade(tmp_path: Path) -> Non
         assert held.filter(market_id=BTC)["n_duplicates"].min() >= 1
         assert on.lake.read(quality.RevisionLedger).is_empty()
         assert on.failed() == []
+
+
+def test_blocks_that_never_came_are_a_hole_from_the_last_one_before_them(house: House) -> None:
+    records = tape(BTC, TEN, TEN + 30 * MINUTE)
+    parts = [records[n : n + 50] for n in range(0, 250, 50)]
+    house.set_now(TEN + 30 * MINUTE)
+    for part in parts[:2]:
+        house.deliver(BTC, part)
+    # Two blocks, and their journal, are gone for good.
+    journal = house.settings.state_dir / "stream" / "binance_stream"
+    before = house.lake.scan(RawTrades).select(pl.col("ingested_at").max()).collect().item()
+    with Journal(journal) as held:
+        first, collector = held.next_number, held.collector
+        received = us(TEN + 25 * MINUTE)
+        markets = {"BTCUSDT": BTC}
+        frames = [binance(parts[4][0])]
+        skipped = Block(collector, first + 2, 1, "binance_stream", markets, [received], frames, [])
+    with Consumer(house.lake, lambda _: Handed(collector, skipped), FEEDS, house.clock, most_s=0) as consumer:
+        consumer.step()
+        consumer.flush()
+    found = find_holes(house.lake, Window.of_day(TEN.date()), house.clock.now())
+    assert found.select("key", "gap_start_at", "gap_end_at", "cause", "state").rows() == [
+        (BTC, before - MARGIN, TEN + 25 * MINUTE + MARGIN, "our_downtime", "open")
+    ]
+    assert found["detail"].item() == f"binance_stream: blocks {first} to {first + 2} of {collector} never came"
+
+
+class Handed:
+    """A source of one block, that of a broker which forgot those before it."""
+
+    n_parts = 1
+
+    def __init__(self, collector: str, block: Block) -> None:
+        self._deliveries = [Delivery(f"broker/{collector}", (1,), block)]
+
+    def poll(self, _: float) -> list[Delivery]:
+        told, self._deliveries = self._deliveries, []
+        return told
+
+    def rewind(self) -> None:
+        raise AssertionError("nothing was lost on the way")
+
+    def passed(self, positions: dict[str, Position]) -> None:
+        assert positions
+
+    def close(self) -> None:
+        assert not self._deliveries

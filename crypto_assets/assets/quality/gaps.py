@@ -21,7 +21,7 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import UTC_TIME, Contract, moment
 from crypto_assets.tables.quality import GapLedger, Quarantine
-from crypto_assets.tables.stream import RawStreamEvents
+from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 from crypto_assets.tables.trusted import INTERVALS, RELAYS, TRADE_STREAMS
 from crypto_assets.tables.window import DAY, Window
 
@@ -107,6 +107,7 @@ _HOLE_CAUSES = {
     "closed by the provider": "venue_outage",
     "silent": "venue_outage",
     "the handshake was refused": "venue_outage",
+    "blocks ": "our_downtime",
 }
 
 
@@ -153,6 +154,7 @@ def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
 
     A relay's hole is as long as its hours: the venue's own trades fill it, and one of both counts for each hour.
     """
+    day = Window.of_days(window.days[0], window.days[-1])
     start, end = pl.col("starts_at"), pl.col("ends_at")
     is_relay = pl.col("provider").is_in(RELAYS)
     last_hour = (end - pl.duration(milliseconds=1)).dt.truncate("1h") + pl.duration(hours=1)
@@ -160,9 +162,10 @@ def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
     cause = pl.coalesce(
         *[pl.when(reason.str.starts_with(told)).then(pl.lit(cause)) for told, cause in _HOLE_CAUSES.items()], unknown
     )
+    events = lake.scan(RawStreamEvents, day).filter(pl.col("provider").is_in(TRADE_STREAMS))
+    missed = events.filter(pl.col("kind") == "hole", pl.col("subject").is_not_null()).select(*_MISSED)
     stated = (
-        lake.scan(RawStreamEvents, Window.of_days(window.days[0], window.days[-1]))
-        .filter(pl.col("kind") == "hole", pl.col("provider").is_in(TRADE_STREAMS), pl.col("subject").is_not_null())
+        pl.concat([missed, *_lost(lake, events.filter(kind="blocks_lost").collect())])
         .select(
             key="subject",
             start=pl.when(is_relay).then(start.dt.truncate("1h")).otherwise(start),
@@ -183,6 +186,33 @@ def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
     whole = Window(min([*stated["start"], *known["gap_start_at"]]), max([*stated["end"], *known["gap_end_at"]]))
     archive = replace(TRADES, all_sources=(*TRADES.all_sources, raw.RawBinanceTrades))
     return holes(trusted.Trades.table.full_name, known, stated, answers_about(lake, archive, whole), now)
+
+
+_MISSED = ("provider", "subject", "starts_at", "ends_at", "detail")
+# How the consumer names blocks that never came, and how far their trades may lie beyond the blocks around them.
+_BLOCKS = r"blocks (\d+) to \d+ of "
+_MARGIN = timedelta(seconds=5)
+
+
+def _lost(lake: Lake, events: pl.DataFrame) -> Iterator[pl.LazyFrame]:
+    """What blocks that never came held: the time from the last of their collector's before them, of all its markets."""
+    for event in events.with_columns(first=pl.col("detail").str.extract(_BLOCKS).cast(pl.Int64)).iter_rows(named=True):
+        end = event["ends_at"]
+        collector = event["pull_id"].rpartition(":")[0]
+        number = pl.col("pull_id").str.extract(r":(\d+)$").cast(pl.Int64)
+        before = (
+            lake.scan(RawTrades, Window(end - DAY, end + _MARGIN))
+            .filter(pl.col("pull_id").str.starts_with(f"{collector}:"), pl.col("subject").is_not_null())
+            .filter(number < event["first"])
+        )
+        since = before.select(pl.col("ingested_at").max())
+        yield (
+            before.group_by("provider", "subject")
+            .agg(ends_at=pl.lit(end, UTC_TIME).first() + _MARGIN)
+            .join(since.rename({"ingested_at": "starts_at"}), how="cross")
+            .with_columns(pl.col("starts_at") - _MARGIN, detail=pl.lit(event["detail"]))
+            .select(*_MISSED)
+        )
 
 
 def unseen_days(lake: Lake, spine: Spine, now: datetime) -> list[date]:
