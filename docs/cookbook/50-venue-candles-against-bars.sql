@@ -1,6 +1,6 @@
--- Do a venue's own candles agree with the bars that are made of finer ones?
+-- How far are a venue's own candles of a minute from the bars, which are others only where they are made of trades?
 -- For: data stewards. Replaces: 002-03.
--- Columns: market_id [1], opened_at [UTC hour], venue_close [quote], bar_close [quote], apart_bps [bps]
+-- Columns: market_id [1], opened_at [UTC minute], venue_close [quote], bar_close [quote], apart_bps [bps]
 select c.market_id, c.opened_at, c.close as venue_close, b.close as bar_close,
        10000 * (cast(b.close as double) / cast(c.close as double) - 1) as apart_bps
 from crypto_trusted.candles as c
