@@ -50,6 +50,12 @@ class Programs:
         sent = dict(self.load()["sent"])  # type: ignore[call-overload]
         return {feed: sent.get(service, 0) for feed, service in FEEDS.items() if service in sent}
 
+    def end_load(self) -> dict[str, int]:
+        """Let nothing more be sent; what has been, by feed."""
+        self.processes["load"].terminate()
+        wait_for(lambda: bool(self.load()["is_over"]), 60)
+        return self.sent()
+
     def cpu_s(self, name: str) -> float:
         """CPU seconds of a process since its start."""
         told = Path(f"/proc/{self.processes[name].pid}/stat").read_text().rpartition(")")[2].split()

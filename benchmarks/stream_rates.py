@@ -101,9 +101,7 @@ def measured(rate: float, flush_s: float, seconds: float, pause_s: float) -> tup
             landed_s = (n_rows(programs.trades) - landed) / passed
             latency = pl.concat(reader.latencies) / 1e6
             load = os.getloadavg()[0]
-            programs.processes["load"].terminate()
-            time.sleep(1)
-            n_sent = programs.sent()
+            n_sent = programs.end_load()
             wait_for(lambda: n_rows(programs.trades) >= sum(n_sent.values()), 120)
             peaks.look(programs)
             for name in (_FEED, "consumer"):

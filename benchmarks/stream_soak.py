@@ -113,9 +113,7 @@ def main(arguments: list[str]) -> int:
 
 def finish(programs: Programs) -> int:
     """Stop sending, let all of it land, and compare the table with what was sent."""
-    programs.processes["load"].terminate()
-    time.sleep(1)
-    sent = programs.sent()
+    sent = programs.end_load()
     n_sent = sum(sent.values())
     wait_for(lambda: n_rows(programs.trades) >= n_sent, 120)
     for name in (*_FEEDS, "consumer"):

@@ -84,6 +84,10 @@ PROBE = "_probe"
 # A commit that makes a checkpoint would remove expired entries of the log, and fail after it landed where its writer
 # may add and never delete. Maintenance removes them.
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+# A stream's log grows by twenty thousand entries a day, and a commit to a directory looks at each file in it. In one, a
+# checkpoint takes those away that are older; in a bucket, where they cost nobody anything, maintenance does.
+_STREAM_LOG = {"delta.logRetentionDuration": "interval 1 hours"}
+_AFTER_STREAM_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=True)
 
 
 @dataclass(frozen=True)
@@ -412,7 +416,7 @@ class Lake:
         def properties() -> CommitProperties:
             return CommitProperties(told, _COMMIT_RETRIES, transactions)
 
-        return self._append(contract, frame, properties, layout.stream_writer(contract), is_done)
+        return self._append(contract, frame, properties, layout.stream_writer(contract), is_done, log=_STREAM_LOG)
 
     def landed(self, contract: type[Contract], app: str) -> int | None:
         """The newest version of the app that the table holds."""
@@ -591,11 +595,14 @@ class Lake:
         properties: Callable[[], CommitProperties],
         writer: WriterProperties,
         is_done: Callable[[DeltaTable], bool],
+        *,
+        log: Mapping[str, str] | None = None,
     ) -> Commit:
-        """Append the rows in one commit, unless the table says that it is done."""
+        """Append the rows in one commit, unless the table says that it is done. ``log``: settings of a stream's."""
+        after = _AFTER_STREAM_COMMIT if log and "://" not in self.root else _AFTER_COMMIT
 
         def attempt() -> Commit:
-            table = self._ensure(contract)
+            table = self._ensure(contract, log)
             if is_done(table):
                 return Commit(contract.table.full_name, table.version(), 0, is_new=False)
             failpoint("before_commit")
@@ -604,7 +611,7 @@ class Lake:
                 rows,
                 mode="append",
                 commit_properties=properties(),
-                post_commithook_properties=_AFTER_COMMIT,
+                post_commithook_properties=after,
                 writer_properties=writer,
             )
             failpoint("after_commit")
@@ -681,7 +688,7 @@ class Lake:
 
             raise inspection.foreign_error(contract, self, what)
 
-    def _ensure(self, contract: type[Contract]) -> DeltaTable:
+    def _ensure(self, contract: type[Contract], log: Mapping[str, str] | None = None) -> DeltaTable:
         """The table at its newest version, made from its contract where there is none."""
         table = self._load(contract)
         if table is not None:
@@ -697,6 +704,7 @@ class Lake:
                 # Bounds of Decimals would be doubles, by which readers skip files that do hold the value.
                 "delta.dataSkippingStatsColumns": ",".join(skipping_columns(contract)),
                 "delta.checkpointInterval": "20",
+                **(log or {}),
             },
             storage_options=self.options,
         )

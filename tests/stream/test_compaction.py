@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,23 @@ def test_few_files_are_left_as_they_are(lake: Lake) -> None:
 
 def test_a_table_that_was_never_written_has_nothing_to_compact(tmp_path: Path) -> None:
     assert Lake(str(tmp_path)).compact(RawTrades) == 0
+
+
+def _entries(lake: Lake) -> list[Path]:
+    return sorted((Path(lake.uri(RawTrades)) / "_delta_log").glob("*.json"))
+
+
+def test_a_day_of_commits_leaves_an_hour_of_the_log_and_a_table_that_knows_all(lake: Lake) -> None:
+    for block in range(12, 25):
+        _land(lake, block)
+    old = datetime.now(UTC).timestamp() - 7200
+    for entry in _entries(lake):
+        os.utime(entry, (old, old))
+    for block in range(25, 65):
+        _land(lake, block)
+    assert len(_entries(lake)) < 50
+    fresh = Lake(lake.root)
+    assert (fresh.landed(RawTrades, _APP), len(fresh.read(RawTrades))) == (65, 65 * 3)
 
 
 def test_appends_and_compactions_at_the_same_time_lose_and_double_nothing(lake: Lake) -> None:
