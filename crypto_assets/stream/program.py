@@ -27,7 +27,7 @@ from crypto_assets.stream.collector import LEASE_S, Collector, Subscription, sym
 from crypto_assets.stream.consumer import Consumer, Landing
 from crypto_assets.stream.forward import Forwarder
 from crypto_assets.stream.journal import Journal, backlog_bytes
-from crypto_assets.stream.open import DIRECT, open_sink, open_source
+from crypto_assets.stream.open import DIRECT, address_of, open_sink, open_source
 
 # What a collector says of itself, beside its journal.
 STATUS = "status.json"
@@ -110,10 +110,11 @@ def collect(
     clock = clock or SystemClock()
     directory = journal_directory(settings, name)
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(directory, lanes=1 if to == DIRECT else _LANES))
-        if to != DIRECT:
-            sink = open_sink(to, clock=clock)
+        sink = None if to == DIRECT else open_sink(to, clock=clock)
+        if sink is not None:
             stack.callback(sink.close)
+        journal = stack.enter_context(Journal(directory, lanes=1 if to == DIRECT else _LANES))
+        if sink is not None:
             stack.enter_context(Forwarder(directory, sink, clock=clock, tell=tell))
         may_connect = stack.enter_context(_lease_of(told.feed, settings, lake, clock, tell))
         collector = Collector(
@@ -225,6 +226,8 @@ def consume(
         NeedsYouError, DataError, UsageError: it cannot go on without a person. Nothing is lost.
     """
     clock = clock or SystemClock()
+    journals = [journal_directory(settings, feed_of(name).name) for name in (feeds or settings.feeds)]
+    address_of(source)
     stopped = False
 
     def stop(number: int, frame: object) -> None:
@@ -234,7 +237,6 @@ def consume(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    journals = [journal_directory(settings, name) for name in (feeds or settings.feeds)]
     with Consumer(
         lake,
         lambda landed: open_source(source, landed, journals=journals, lake=lake, clock=clock),
