@@ -114,7 +114,7 @@ def open_source(
         from crypto_assets.stream.kinesis import KinesisSource
 
         clock = clock or SystemClock()
-        slot = None if lake is None else slot_of(lake.root, lake.options or {}, f"stream-{of.name}.json")
+        slot = None if lake is None else slot_of(lake.root, lake.options or {}, f"consumers-{of.name}.json")
         group = None if slot is None else Group(slot, f"{socket.gethostname()[:100]}/{os.getpid()}", clock)
         return KinesisSource(of.name, landed, group=group, clock=clock)
     with _extra():

@@ -114,7 +114,7 @@ def test_a_store_that_is_away_and_one_that_always_changes_are_asked_again_later(
 
 @pytest.mark.s3
 def test_a_group_in_a_bucket(s3_lake: Lake, clock: FixedClock) -> None:
-    slot = slot_of(s3_lake.root, s3_lake.options or {}, "stream-trades.json")
+    slot = slot_of(s3_lake.root, s3_lake.options or {}, "consumers-trades.json")
     a, b = (Group(slot, name, clock, silent_after=timedelta(seconds=5)) for name in "ab")
     shares = settled([a, b])
     assert sorted(shard for share in shares for shard in share) == SHARDS
