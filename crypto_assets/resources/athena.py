@@ -244,15 +244,34 @@ class AthenaEngine:
 
     def _renamed(self, text: str, tree: exp.Expr, names: Mapping[int, str]) -> str:
         """The statement as it was written, with the tables' names in Glue."""
-        for table in sorted(outer_tables(tree), key=lambda table: -int(table.parts[0].meta["start"])):
-            first, last = table.parts[0].meta["start"], table.parts[-1].meta["end"]
-            text = f"{text[:first]}{self._name(names[id(table)])}{text[last + 1 :]}"
+        spots = [(table.parts, names[id(table)]) for table in outer_tables(tree)]
+        spots += [(column.parts[:-1], name) for column, name in self._qualified(tree, names)]
+        for parts, name in sorted(spots, key=lambda spot: -int(spot[0][0].meta["start"])):
+            first, last = parts[0].meta["start"], parts[-1].meta["end"]
+            text = f"{text[:first]}{self._name(name)}{text[last + 1 :]}"
         return text
+
+    def _qualified(self, tree: exp.Expr, names: Mapping[int, str]) -> Iterator[tuple[exp.Column, str]]:
+        """The columns that are written with zone and table, ``refined.x.a``, and that table."""
+        from sqlglot import exp
+
+        spoken: dict[tuple[str, str], str] = {}
+        for full in names.values():
+            zone, bare = full.split(".")
+            spoken |= {(f"{before}{zone}", bare): full for before in ("", DATABASE_PREFIX, self._prefix)}
+        for column in list(tree.find_all(exp.Column)):
+            if name := spoken.get((column.db.lower(), column.table.lower())):
+                yield column, name
 
     def _as_json(self, tree: exp.Expr, names: Mapping[int, str], nested: Mapping[str, exp.DataType]) -> str:
         """The statement with its arrays, maps and rows as JSON."""
         from sqlglot import exp
 
+        for column, name in self._qualified(tree, names):
+            zone, bare = self._name(name).split(".")
+            column.set("catalog", None)
+            column.set("db", exp.to_identifier(zone))
+            column.set("table", exp.to_identifier(bare))
         for table in outer_tables(tree):
             zone, bare = self._name(names[id(table)]).split(".")
             table.set("catalog", None)

@@ -186,6 +186,12 @@ def engine(aws: Scripted, opened: AthenaEngine) -> AthenaEngine:
             "select 'süß 🐕 refined.assets' from crypto_dev_refined.asset_daily -- refined.assets",
         ),
         (
+            'select refined.asset_daily.close_usd, asset_daily.date from "crypto_refined".asset_daily '
+            'where "crypto_refined".asset_daily.date > x',
+            "select crypto_dev_refined.asset_daily.close_usd, asset_daily.date from crypto_dev_refined.asset_daily "
+            "where crypto_dev_refined.asset_daily.date > x",
+        ),
+        (
             "with a as (select * from trusted.assets)\nselect count(*) from a join latest l on a.asset_id = l.asset_id",
             "with a as (select * from crypto_dev_trusted.assets)\n"
             "select count(*) from a join crypto_dev_refined.latest l on a.asset_id = l.asset_id",
