@@ -117,7 +117,7 @@ def _decoded(out: Path, decode: Any) -> Save:
     from websockets.asyncio.client import connect
 
     async def receive() -> list[Any]:
-        async with connect(_address(out), compression=None) as socket:
+        async with connect(_address(out), compression=None, ping_interval=None) as socket:
             await socket.send("subscribe")
             return [decode(message) async for message in socket]
 

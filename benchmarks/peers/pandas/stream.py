@@ -38,7 +38,8 @@ async def _receive(out: Path, *, is_each: bool) -> None:
     trades: list[dict[str, object]] = []
     frames: list[pd.DataFrame] = []
     n_rows = n_files = 0
-    async with connect(f"ws://127.0.0.1:{port}/finnhub/ws", compression=None) as socket:
+    # Who makes frames for a second answers no ping meanwhile.
+    async with connect(f"ws://127.0.0.1:{port}/finnhub/ws", compression=None, ping_interval=None) as socket:
         await socket.send("subscribe")
         async for message in socket:
             told = json.loads(message)["data"]
