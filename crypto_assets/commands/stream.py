@@ -132,16 +132,22 @@ def _ending(code: int) -> str:
 
 def _end(programs: Sequence[_Program]) -> None:
     """Collectors first, so that the consumer takes what they leave."""
-    for program in programs:
-        if program.process is None or program.process.poll() is not None:
-            continue
-        program.process.terminate()
-        try:
-            program.process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            output.note(f"{program.name} does not stop, and is killed; what it had acknowledged is on disk")
-            program.process.kill()
-            program.process.wait()
+    for is_collector in (True, False):
+        running = [
+            (program.name, program.process)
+            for program in programs
+            if program.is_collector is is_collector and program.process is not None and program.process.poll() is None
+        ]
+        for _, process in running:
+            process.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for name, process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                output.note(f"{name} does not stop, and is killed; what it had acknowledged is on disk")
+                process.kill()
+                process.wait()
 
 
 def collect(feed: str, to: str) -> int:
@@ -186,13 +192,33 @@ def status(form: output.Format) -> int:
     settings = Settings()
     now = SystemClock().now()
     lake = runs.lake_of(settings)
-    output.rows(_feeds(settings, lake, now), form, title="streams")
+    rows = _feeds(settings, lake, now)
+    if form is output.Format.TABLE:
+        rows = [_shown(row) for row in rows]
+    output.rows(rows, form, title="streams: rows of 5 minutes, holes of a day")
     return 0
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """What fits a terminal's width: the time of day, and no figures that others tell as well."""
+    last = row["last_message_at"]
+    return {
+        "feed": row["feed"],
+        "state": row["state"],
+        "last": last and f"{datetime.fromisoformat(last):%H:%M:%S}",
+        "rows": row["rows_5_min"],
+        "lag s": row["lag_s"],
+        "waiting": row["blocks_waiting"],
+        "holes": row["holes_1_day"],
+        "lost": row["reconnects"],
+        "errors": row["errors"],
+        "bad": row["bad"],
+    }
 
 
 def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]]:
     from crypto_assets.providers.feeds import FEEDS
-    from crypto_assets.stream.journal import identity
+    from crypto_assets.stream.journal import identity, synced
     from crypto_assets.stream.program import STATUS, absence, journal_directory
     from crypto_assets.tables.stream import RawTrades
 
@@ -213,13 +239,14 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
         told.append(
             {
                 "feed": name,
-                "state": absence(name, settings) or state,
+                "state": (absence(name, settings) or state).removeprefix(f"{name} "),
                 "last_message_at": said.get("last_message_at"),
                 "messages": said.get("messages"),
                 "rows_5_min": lately.get("rows"),
                 "newest_trade_at": lately.get("newest"),
                 "lag_s": lately.get("lag"),
                 "blocks_landed": position,
+                "blocks_waiting": None if position is None else synced(directory) - position,
                 "backlog_bytes": said.get("backlog_bytes"),
                 "holes_1_day": lately.get("holes", 0),
                 "reconnects": max(0, int(said.get("opened", 0)) - 1) if said else None,

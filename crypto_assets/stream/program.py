@@ -261,6 +261,10 @@ def consume(
                 is_away = False
             for landing in landings:
                 tell(_told(landing, clock))
+        # What a collector left behind a moment ago, where it can be had.
+        with suppress(TransientError):
+            for landing in consumer.step(0.0):
+                tell(_told(landing, clock))
         for landing in consumer.flush():
             tell(_told(landing, clock))
     tell("stopped; what is not in the lake stays where it was read")
@@ -270,4 +274,5 @@ def _told(landing: Landing, clock: Clock) -> str:
     lag = "" if landing.newest_us is None else f", {clock.now().timestamp() - landing.newest_us / 1e6:.1f} s behind"
     beside = [f"{n:,} {name}" for n, name in ((landing.n_prices, "prices"), (landing.n_events, "events")) if n]
     more = "".join(", " + each for each in beside)
-    return f"version {landing.version}: {landing.n_trades:,} trades{more}{lag}, committed in {landing.took_s:.3f} s"
+    what = f"{landing.n_trades:,} trades{more}{lag}, committed in {landing.took_s:.3f} s"
+    return f"raw.trades, version {landing.version}: {what}"

@@ -217,6 +217,8 @@ def test_trades_of_a_keyed_feed_arrive_and_the_key_is_nowhere(
         consumer.until_said(" trades, ")
         _until(lambda: len(Lake(str(home / "lake")).read(RawTrades)) > 20)
         monkeypatch.setenv("FINNHUB_API_KEY", KEY)
+        noted = home / "state" / "stream" / "finnhub" / "status.json"
+        _until(lambda: json.loads(noted.read_bytes())["is_connected"])
         capsys.readouterr()
         assert cli.main(["stream", "status", "--json"]) == 0
         status = capsys.readouterr()
@@ -226,6 +228,7 @@ def test_trades_of_a_keyed_feed_arrive_and_the_key_is_nowhere(
         assert row["blocks_landed"] > 0
         assert row["messages"] > 0
         assert row["backlog_bytes"] > 0
+        assert 0 <= row["blocks_waiting"] < 20
         assert (datetime.now(UTC) - datetime.fromisoformat(row["last_message_at"])).total_seconds() < 60
         assert collector.stop() == 0
         assert "finnhub: stopped; what had come is on disk" in collector.said()
