@@ -14,19 +14,21 @@ from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientErro
 ATTEMPTS: Final = 6
 """Requests made before we give up; botocore waits for a random time below 1, 2, 4, 8, 16 s between them."""
 
-_NO_KEYS: Final = (
+NO_KEYS: Final = (
     "there are no credentials to be had",
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
 )
+"""What is missing, and what to do."""
+
 _EXPIRED: Final = ("the credentials have expired", "renew them, or log in again")
 _UNKNOWN_KEY: Final = ("{service} does not know the access key", "check AWS_ACCESS_KEY_ID")
 _WRONG_SECRET: Final = ("{service} refuses the secret key", "check AWS_SECRET_ACCESS_KEY, and this machine's clock")
 _NEEDS_A_PERSON: Final = {
-    "NoCredentialsError": _NO_KEYS,
-    "PartialCredentialsError": _NO_KEYS,
-    "CredentialRetrievalError": _NO_KEYS,
-    "ProfileNotFound": _NO_KEYS,
-    "MissingAuthenticationToken": _NO_KEYS,
+    "NoCredentialsError": NO_KEYS,
+    "PartialCredentialsError": NO_KEYS,
+    "CredentialRetrievalError": NO_KEYS,
+    "ProfileNotFound": NO_KEYS,
+    "MissingAuthenticationToken": NO_KEYS,
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "TokenRetrievalError": _EXPIRED,

@@ -14,13 +14,10 @@ from datetime import date
 from typing import Literal
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
+from crypto_assets.resources.aws import NO_KEYS
 from crypto_assets.tables.contract import Contract, Write, Zone
 
 _ELSEWHERE = ("the bucket is in another region", "set AWS_REGION to the bucket's")
-_NO_KEYS = (
-    "there are no credentials to be had",
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend what AWS_PROFILE names",
-)
 _NEEDS_A_PERSON = {
     "NoSuchBucket": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
     "bucket does not exist": ("the bucket does not exist", "create it, or correct CRYPTO_ASSETS_LAKE_URI"),
@@ -33,10 +30,10 @@ _NEEDS_A_PERSON = {
     "PermanentRedirect": _ELSEWHERE,
     "redirect without LOCATION": _ELSEWHERE,
     # Where the machine's role would be asked for, at last; there is none on a laptop.
-    "169.254.169.254": _NO_KEYS,
-    "Unable to locate credentials": _NO_KEYS,
-    "retrieving credentials": _NO_KEYS,
-    "config profile": _NO_KEYS,
+    "169.254.169.254": NO_KEYS,
+    "Unable to locate credentials": NO_KEYS,
+    "retrieving credentials": NO_KEYS,
+    "config profile": NO_KEYS,
     "lacked the necessary privileges": ("the store denies access", "check the credentials and their permissions"),
     "No space left": ("the disk is full", "free some space"),
     "os error 28": ("the disk is full", "free some space"),
