@@ -178,6 +178,28 @@ def test_two_consumers_share_the_partitions_and_a_rebalance_loses_and_doubles_no
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
+def test_two_that_read_the_same_partitions_land_each_block_once_and_either_can_go_on_alone(
+    lake: Lake, broker: Broker
+) -> None:
+    out = sink(broker)
+    other = Lake(lake.root)
+    with consumer(lake, broker, "one") as first:
+        with consumer(other, broker, "two") as second:
+            n = 0
+            while not (first._source._partitions and second._source._partitions) or n < 12:  # type: ignore[attr-defined]
+                out.put(blocks(range(n, n + 3), lanes=3))
+                n += 3
+                for reading in (first, second):
+                    reading.step(0.1)
+            run(second, lambda: len(held(lake)) == n * 3)
+        out.put(blocks(range(n, n + 3), lanes=3))
+        run(first, lambda: len(held(lake)) == (n + 3) * 3)
+    out.close()
+
+    assert held(lake) == trades(range(n + 3))
+    assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
+
+
 @AWAY
 def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_twice(lake: Lake, own: Broker) -> None:
     out = sink(own, patience_s=1)

@@ -264,6 +264,25 @@ def test_two_consumers_share_the_shards_and_one_that_leaves_leaves_its_own(
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
+def test_two_that_read_the_same_shards_land_each_block_once_and_either_can_go_on_alone(
+    lake: Lake, stream: Kinesis
+) -> None:
+    out = sink(stream)
+    other = Lake(lake.root)
+    with consumer(lake, stream) as first:
+        with consumer(other, stream) as second:
+            for number in range(0, 12, 2):
+                out.put(blocks(range(number, number + 2), lanes=2))
+                for reading in (first, second):
+                    reading.step(0.1)
+            run(second, lambda: len(held(lake)) == 36)
+        out.put(blocks(range(12, 14), lanes=2))
+        run(first, lambda: len(held(lake)) == 42)
+
+    assert held(lake) == trades(range(14))
+    assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
+
+
 @MOVED
 def test_an_iterator_that_expired_is_made_anew_from_the_position(lake: Lake, stream: Kinesis) -> None:
     out = sink(stream)
