@@ -6,6 +6,7 @@ Belongs here: processes, what people see. What a collector and a consumer do is 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -89,6 +90,8 @@ def _said(why: str | None) -> str | None:
 
 def _tend(program: _Program) -> None:
     """Start a program that does not run and is due."""
+    from crypto_assets.stream.program import SUPERVISOR
+
     now = time.monotonic()
     if program.process is not None:
         code = program.process.poll()
@@ -108,7 +111,8 @@ def _tend(program: _Program) -> None:
     if now >= program.due:
         program.started = now
         # A session of its own: Ctrl-C reaches it through us only.
-        program.process = subprocess.Popen(program.arguments, start_new_session=True)  # noqa: S603 - our own command
+        environment = {**os.environ, SUPERVISOR: str(os.getpid())}
+        program.process = subprocess.Popen(program.arguments, env=environment, start_new_session=True)  # noqa: S603
 
 
 def _require_some(programs: Sequence[_Program]) -> None:

@@ -29,6 +29,8 @@ from crypto_assets.stream.forward import Forwarder
 from crypto_assets.stream.journal import Journal, backlog_bytes
 from crypto_assets.stream.open import DIRECT, address_of, open_sink, open_source
 
+# Set by ``stream run`` to its process id: its programs end when it is gone, so that the next one finds the way free.
+SUPERVISOR = "CRYPTO_ASSETS_STREAM_SUPERVISOR"
 # What a collector says of itself, beside its journal.
 STATUS = "status.json"
 _STATUS_EVERY_S = 2.0
@@ -133,6 +135,8 @@ async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
 
     async def note() -> None:
         while True:
+            if _is_orphaned():
+                stop.set()
             _note(directory, collector, clock, is_running=True)
             await asyncio.sleep(_STATUS_EVERY_S)
 
@@ -142,6 +146,12 @@ async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
     finally:
         noting.cancel()
         _note(directory, collector, clock, is_running=False)
+
+
+def _is_orphaned() -> bool:
+    """Whether ``stream run`` has started us and is gone, killed perhaps."""
+    supervisor = os.environ.get(SUPERVISOR)
+    return supervisor is not None and supervisor != str(os.getppid())
 
 
 def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bool) -> None:
@@ -247,7 +257,7 @@ def consume(
     ) as consumer:
         tell(f"from {source} into {lake.root}: a commit every {most_s:g} s or {most_rows:,} rows")
         is_away = False
-        while not stopped:
+        while not (stopped or _is_orphaned()):
             try:
                 landings = consumer.step()
             except TransientError as error:

@@ -263,3 +263,29 @@ def test_a_key_with_one_connection_is_collected_by_one_installation_and_taken_ov
         assert first.stop() == 0
     with started(home / "fourth", sandbox, "collect --feed finnhub", **other):
         _until(lambda: len(sandbox.connections("finnhub")) == 2)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(180)
+def test_what_a_killed_supervisor_had_started_ends_and_the_next_one_goes_on(home: Path, sandbox: Sandbox) -> None:
+    status = home / "state" / "stream" / "binance_stream" / "status.json"
+
+    def noted() -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(status.read_bytes()) if status.exists() else {"pid": 0, "is_running": False}
+        return told
+
+    with started(home / "first", sandbox, "run --feed binance_stream --flush 0.2") as first:
+        _until(lambda: noted()["is_running"] and " trades" in first.said())
+        before = noted()["pid"]
+        first.process.kill()
+        first.process.wait()
+    _until(lambda: not noted()["is_running"])
+    with started(home / "second", sandbox, "run --feed binance_stream --flush 0.2") as second:
+        _until(lambda: noted()["is_running"] and " trades" in second.said())
+        assert noted()["pid"] != before
+        assert second.stop() == 0
+    assert "error: " not in first.said() + second.said()
+    assert second.said().endswith("stopped; nothing runs any more\n")
+    assert not noted()["is_running"]
+    rows = Lake(str(home / "lake")).read(RawTrades)
+    assert not rows.select("subject", "trade_id").is_duplicated().any()
