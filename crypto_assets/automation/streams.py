@@ -71,8 +71,8 @@ class Cursor(msgspec.Struct):
     """What the sensor remembers.
 
     Attributes:
-        days: rows of each day of ``raw.trades``, when last looked at.
-        open: days with hours that were not over then.
+        days: rows of the files of each day of ``raw.trades`` that held hours which were over when last looked at.
+        closed: the end of the newest hour that was over then.
         hours: trades of each hour that was asked for, then.
         whole: days that were computed as a whole after their end.
         asked: the last runs, by run key.
@@ -81,7 +81,7 @@ class Cursor(msgspec.Struct):
     """
 
     days: dict[date, int] = {}
-    open: list[date] = []
+    closed: datetime | None = None
     hours: dict[datetime, int] = {}
     whole: list[date] = []
     asked: dict[str, Asked] = {}
@@ -142,24 +142,27 @@ def _told(cursor: Cursor) -> str:
 
 
 def due(lake: Lake, cursor: Cursor, now: datetime) -> dict[date, list[datetime]]:
-    """The hours to carry on, by day, where none are named all of the day; noted in the cursor as asked for."""
-    held = dict(lake.live(RawTrades).drop_nulls("day").group_by("day").agg(pl.col("n_rows").sum()).iter_rows())
-    changed = {day for day, n_rows in held.items() if cursor.days.get(day) != n_rows}
+    """The hours to carry on, by day, where none are named all of the day; noted in the cursor as asked for.
+
+    The log says whether hours that are over hold something new; only then are their trades counted.
+    """
+    over = now - GRACE
+    closed = over.replace(minute=0, second=0, microsecond=0)
+    held = lake.n_rows_begun(RawTrades, closed)
     found: dict[date, list[datetime]] = {}
-    still_open = []
-    for day in sorted(changed | set(cursor.open)):
+    changed = {day for day, n_rows in held.items() if cursor.days.get(day) != n_rows}
+    # A file may go on beyond the hour that has ended since the last look: it is the same file as then.
+    ended = set(Window(cursor.closed, closed).days) if cursor.closed and cursor.closed < closed else set()
+    for day in sorted(changed | (ended & held.keys())):
         of_day = Window.of_day(day)
-        over = now - GRACE
         counted = _trades_by_hour(lake, of_day)
-        wanted = [hour for hour, n in counted.items() if hour + HOUR <= over and cursor.hours.get(hour) != n]
-        if any(hour + HOUR > over for hour in counted) or of_day.end > over:
-            still_open.append(day)
+        wanted = [hour for hour, n in counted.items() if hour < closed and cursor.hours.get(hour) != n]
         if wanted:
             is_whole = of_day.end <= over and day not in cursor.whole
             cursor.whole += [day] if is_whole else []
             cursor.hours.update({hour: counted[hour] for hour in wanted})
             found[day] = [] if is_whole else wanted
-    cursor.days, cursor.open = held, still_open
+    cursor.days, cursor.closed = held, closed
     cursor.hours = {hour: n for hour, n in cursor.hours.items() if hour >= now - _COUNTED}
     cursor.whole = [day for day in cursor.whole if day >= (now - _COUNTED).date()]
     return found

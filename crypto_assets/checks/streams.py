@@ -16,7 +16,7 @@ from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
 from crypto_assets.tables.trusted import CLOCK_SKEW
-from crypto_assets.tables.window import DAY, Window
+from crypto_assets.tables.window import DAY, HOUR, Window
 
 # A large market trades every second; a connection that broke off is tried again within a minute, and what was said
 # lands within seconds. Five such minutes are no bad luck.
@@ -30,7 +30,8 @@ NAME = "speaking"
 
 @dataclass(frozen=True)
 class Heard:
-    """A stream that runs: its provider, and when its newest message had arrived; or since when it runs, without any."""
+    """A stream that runs: its provider, and when its newest message had arrived; or since when it runs, where nothing
+    was heard of it for an hour."""
 
     provider: str
     at: datetime
@@ -53,7 +54,11 @@ def running(lake: Lake, now: datetime) -> list[Heard]:
         .agg(since=pl.col("ends_at").min())
     )
     newest = [
-        lake.scan(contract, lately).group_by("provider").agg(newest=pl.col("ingested_at").max()).collect()
+        # Of the last hour alone: a day may hold millions.
+        lake.scan(contract, Window(now - HOUR, lately.end))
+        .group_by("provider")
+        .agg(newest=pl.col("ingested_at").max())
+        .collect()
         for contract in (RawTrades, RawStreamPrices)
     ]
     said = pl.concat(newest).group_by("provider").agg(pl.col("newest").max())

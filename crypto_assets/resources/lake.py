@@ -312,6 +312,16 @@ class Lake:
             table = self._load(contract)
             return _files(table).select("path", "size", "n_rows", "day") if table is not None else _NO_FILES
 
+    def n_rows_begun(self, contract: type[Contract], before: datetime) -> dict[date, int]:
+        """How many rows, by day, the files hold that hold some of before a moment; from the log, nothing is read."""
+        with self._border(contract, "nothing was read in part"):
+            table = self._load(contract)
+            files = _NO_FILES if table is None else _files(table)
+        low = f"min.{contract.table.clock}"
+        if low in files.columns:
+            files = files.filter((pl.col(low) < pl.lit(before)).fill_null(value=True))
+        return dict(files.drop_nulls("day").group_by("day").agg(pl.col("n_rows").sum()).iter_rows())
+
     def notes(self, contract: type[Contract]) -> list[Note]:
         """What the commits that the log still holds say of their rows, the newest first."""
         with self._border(contract, "nothing was read in part"):

@@ -392,6 +392,18 @@ def test_a_lost_cursor_asks_for_every_day_again(house: House) -> None:
     assert due(house.lake, cursor, house.clock.now()) == {}
 
 
+def test_an_hour_whose_file_goes_on_beyond_it_is_due_when_it_is_over(house: House) -> None:
+    """A compacted file of the day holds hours that were over at the last look, and the one that ended since."""
+    eleven, twelve = TEN + HOUR, TEN + 2 * HOUR
+    house.set_now(twelve + MINUTE)
+    house.deliver(BTC, [*tape(BTC, TEN, TEN + MINUTE), *tape(BTC, twelve - MINUTE, twelve + MINUTE)])
+    assert len(house.lake.live(RawTrades)) == 1
+    cursor = Cursor()
+    assert due(house.lake, cursor, house.clock.now()) == {TEN.date(): [TEN]}
+    assert due(house.lake, cursor, twelve + GRACE) == {TEN.date(): [eleven]}
+    assert due(house.lake, cursor, twelve + GRACE + MINUTE) == {}
+
+
 def observations(told: dg.SensorResult | dg.SkipReason) -> dict[str, dict[str, Any]]:
     assert isinstance(told, dg.SensorResult)
     return {
