@@ -141,7 +141,8 @@ class Access(cdk.Stack):
 
     def _allow_lake(self) -> None:
         # Who runs schedules; which collector has a key, which consumer which shards.
-        schedules, streams = f"{LAKE_PREFIX}/_lease/schedules.json", f"{LAKE_PREFIX}/_lease/stream-*"
+        schedules = f"{LAKE_PREFIX}/_lease/schedules.json"
+        keys, shards = f"{LAKE_PREFIX}/_lease/stream-*", f"{LAKE_PREFIX}/_lease/consumers-*"
         probe = f"{LAKE_PREFIX}/_probe"
         # The drill rebuilds every table beside the lake, and removes that copy.
         beside = f"{LAKE_PREFIX}-rebuild-*"
@@ -158,10 +159,10 @@ class Access(cdk.Stack):
         self._adds("code", schedules)
         self._reads("code", f"{LAKE_PREFIX}/*")
 
-        self._adds("stream-collect", streams)
-        self._reads("stream-collect", streams)
-        self._adds("stream-consume", *streamed, streams)
-        self._reads("stream-consume", *streamed, streams)
+        self._adds("stream-collect", keys)
+        self._reads("stream-collect", keys)
+        self._adds("stream-consume", *streamed, shards)
+        self._reads("stream-consume", *streamed, shards)
 
         self._reads("dashboard", *_below("refined", "quality"))
         self._reads("analyst", *_below("trusted", "refined", "quality"))

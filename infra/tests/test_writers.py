@@ -111,8 +111,9 @@ def test_a_consumer_takes_its_share_of_the_shards(step: Step, store: tuple[str, 
 
 def test_streams_and_schedules_keep_to_their_own_leases(judge: Judge) -> None:
     creates = {"s3:ObjectCreationOperation": "true"}
-    for component, own in (("code", "schedules"), ("stream-collect", "stream-x"), ("stream-consume", "stream-x")):
-        for name in ("schedules", "stream-x"):
+    owned = {"code": "schedules", "stream-collect": "stream-x", "stream-consume": "consumers-x"}
+    for component, own in owned.items():
+        for name in owned.values():
             place = f"arn:aws:s3:::{BUCKET}/lake/_lease/{name}.json"
             assert judge.allows(component, "s3:PutObject", place, creates) == (name == own), (component, name)
 

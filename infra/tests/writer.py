@@ -97,7 +97,7 @@ def hold(lake: Lake) -> dict[str, Any]:
 
 def share(lake: Lake) -> dict[str, Any]:
     """A consumer of a broker takes its share of the channels, and leaves."""
-    group = Group(lease.slot_of(lake.root, lake.options or {}, "stream-trades.json"), "host/1", SystemClock())
+    group = Group(lease.slot_of(lake.root, lake.options or {}, "consumers-trades.json"), "host/1", SystemClock())
     shared = group.share(["shard-0", "shard-1"])
     group.leave()
     return {"shared": sorted(shared)}
