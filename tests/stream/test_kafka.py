@@ -178,25 +178,26 @@ def test_two_consumers_share_the_partitions_and_a_rebalance_loses_and_doubles_no
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
-def test_two_that_read_the_same_partitions_land_each_block_once_and_either_can_go_on_alone(
-    lake: Lake, broker: Broker
+def test_of_two_that_read_the_same_partitions_the_later_goes_on_from_where_the_other_landed(
+    lake: Lake, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = sink(broker)
-    other = Lake(lake.root)
-    with consumer(lake, broker, "one") as first:
-        with consumer(other, broker, "two") as second:
-            n = 0
-            while not (first._source._partitions and second._source._partitions) or n < 12:  # type: ignore[attr-defined]
-                out.put(blocks(range(n, n + 3), lanes=3))
-                n += 3
-                for reading in (first, second):
-                    reading.step(0.1)
-            run(second, lambda: len(held(lake)) == n * 3)
-        out.put(blocks(range(n, n + 3), lanes=3))
-        run(first, lambda: len(held(lake)) == (n + 3) * 3)
+    out.put(blocks(range(6), lanes=2))
+    with consumer(Lake(lake.root), broker, "late") as late:
+        late._most_s = 60
+        while not late._batch.positions:
+            late.step(0.1)
+        out.put(blocks(range(6, 8), lanes=2))
+        with consumer(lake, broker, "first") as first:
+            run(first, lambda: len(held(lake)) == 24)
+        assert late.flush() == []
+        assert "another writer has moved the position" in caplog.text
+        out.put(blocks(range(8, 10), lanes=2))
+        late._most_s = 0.05
+        run(late, lambda: len(held(lake)) == 30)
     out.close()
 
-    assert held(lake) == trades(range(n + 3))
+    assert held(lake) == trades(range(10))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 

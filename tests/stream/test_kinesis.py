@@ -264,22 +264,25 @@ def test_two_consumers_share_the_shards_and_one_that_leaves_leaves_its_own(
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
-def test_two_that_read_the_same_shards_land_each_block_once_and_either_can_go_on_alone(
-    lake: Lake, stream: Kinesis
+def test_of_two_that_read_the_same_shards_the_later_goes_on_from_where_the_other_landed(
+    lake: Lake, stream: Kinesis, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = sink(stream)
-    other = Lake(lake.root)
-    with consumer(lake, stream) as first:
-        with consumer(other, stream) as second:
-            for number in range(0, 12, 2):
-                out.put(blocks(range(number, number + 2), lanes=2))
-                for reading in (first, second):
-                    reading.step(0.1)
-            run(second, lambda: len(held(lake)) == 36)
-        out.put(blocks(range(12, 14), lanes=2))
-        run(first, lambda: len(held(lake)) == 42)
+    out.put(blocks(range(6), lanes=2))
+    with consumer(Lake(lake.root), stream) as late:
+        late._most_s = 60
+        while not late._batch.positions:
+            late.step(0.1)
+        out.put(blocks(range(6, 8), lanes=2))
+        with consumer(lake, stream) as first:
+            run(first, lambda: len(held(lake)) == 24)
+        assert late.flush() == []
+        assert "another writer has moved the position" in caplog.text
+        out.put(blocks(range(8, 10), lanes=2))
+        late._most_s = 0.05
+        run(late, lambda: len(held(lake)) == 30)
 
-    assert held(lake) == trades(range(14))
+    assert held(lake) == trades(range(10))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
