@@ -13,6 +13,7 @@ A stream's name, and when it was made, are in the channel's: a stream that was m
 from __future__ import annotations
 
 import logging
+import os
 import random
 import zlib
 from collections import deque
@@ -545,8 +546,11 @@ def _client(stream: str, safe: str) -> Any:
     import boto3
 
     try:
-        # A session of its own: the forwarder is a thread, and the default session is not made for them.
-        return boto3.session.Session().client("kinesis", config=_config())
+        # A session of its own: the forwarder is a thread, and the default session is not made for them. boto3 reads
+        # AWS_DEFAULT_REGION only; the lake is found by AWS_REGION.
+        return boto3.session.Session().client(
+            "kinesis", region_name=os.environ.get("AWS_REGION") or None, config=_config()
+        )
     except _ERRORS as error:
         raise _explained(error, None, stream, safe) from error
 
