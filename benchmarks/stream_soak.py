@@ -27,13 +27,13 @@ _FEEDS = ("finnhub", "binance_stream")
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 _HEADINGS = (
-    "minute,rows,commits,commit p50 ms,p99 ms,max ms,behind p50 s,max s,files,log entries,since checkpoint,"
+    "minute,rows,commits,commit p10 ms,p50 ms,p99 ms,max ms,behind p50 s,max s,files,log entries,since checkpoint,"
     "checkpoint kB,open ms,collectors MB,consumer MB,collectors CPU %,consumer CPU %,backlog MB,load"
 )
 
 
-def _p99(values: list[float]) -> float:
-    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
+def _percentile(values: list[float], percent: int) -> float:
+    return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
 def line(programs: Programs, minute: float, seen: int, cpu: dict[str, float], seconds: float) -> tuple[str, int]:
@@ -60,8 +60,9 @@ def line(programs: Programs, minute: float, seen: int, cpu: dict[str, float], se
         f"{minute:.0f}",
         f"{n_rows(programs.trades)}",
         f"{len(lately)}",
+        f"{_percentile(took, 10):.0f}",
         f"{median(took):.0f}",
-        f"{quantiles(took, n=100, method='inclusive')[98] if len(took) > 1 else took[0]:.0f}",
+        f"{_percentile(took, 99):.0f}",
         f"{max(took):.0f}",
         f"{median(behind):.1f}",
         f"{max(behind):.1f}",

@@ -541,7 +541,8 @@ class Lake:
 
     def maintain(self, contract: type[Contract], closed_before: date) -> dict[str, int]:
         """Compact partitions of days before ``closed_before``, remove files no snapshot of the last week needs,
-        write a checkpoint and remove entries of the log that are older than a month. No row changes.
+        write a checkpoint and remove entries of the log that are older than the table keeps: a month, a stream's an
+        hour. No row changes.
         """
         with self._border(contract, "no row was changed"):
             table = self._load(contract)
