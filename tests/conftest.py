@@ -80,6 +80,15 @@ def http() -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def kinesis_server() -> Iterator[dict[str, str]]:
+    """What reaches a Kinesis on loopback, as environment variables."""
+    from tests.stream.brokers import moto
+
+    with moto() as environment:
+        yield environment
+
+
 @pytest.fixture(scope="session")
 def s3_options() -> Iterator[dict[str, str]]:
     """Storage options of a real S3 server on loopback, which has one bucket, ``lake``.

@@ -37,7 +37,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -49,6 +48,7 @@ from crypto_assets.resources.aws import client_config, code_of, explained, messa
 from crypto_assets.resources.dialect import FUNCTIONS, Parameter, bound, literal
 from crypto_assets.resources.query import (
     DATABASE_PREFIX,
+    Closing,
     described_name,
     listed_database,
     outer_tables,
@@ -116,7 +116,7 @@ class Bill:
         )
 
 
-class AthenaEngine:
+class AthenaEngine(Closing):
     """Answers Athena SQL at AWS; a context manager, and safe to use from several threads.
 
     Args:
@@ -155,14 +155,6 @@ class AthenaEngine:
         self._max_rows = max_rows
         self._poll_s = poll_s
         self._of_thread = threading.local()
-
-    def __enter__(self) -> AthenaEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the connections; the next query would open them anew."""

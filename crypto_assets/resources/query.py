@@ -16,12 +16,12 @@ from __future__ import annotations
 import difflib
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
@@ -89,7 +89,21 @@ class Engine(Protocol):
         ...
 
 
-class QueryEngine:
+class Closing(ABC):
+    """A context manager that is closed at the end of its block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is held."""
+
+
+class QueryEngine(Closing):
     """Answers Athena SQL over Delta tables; a context manager, and safe to use from several threads.
 
     Args:
@@ -141,14 +155,6 @@ class QueryEngine:
         self._prefix = prefix
         self._database: DuckDBPyConnection | None = None
         self._opening = threading.Lock()
-
-    def __enter__(self) -> QueryEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of DuckDB's memory and threads; the next query would open it anew."""

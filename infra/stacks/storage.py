@@ -108,23 +108,9 @@ class Storage(cdk.Stack):
 
     def _lake(self) -> s3.Bucket:
         stage = self._stage
-        bucket = s3.Bucket(
-            self,
-            "Lake",
-            bucket_name=stage.bucket("lake"),
-            encryption=s3.BucketEncryption.KMS,
-            encryption_key=self.key,
-            # One request to KMS for thousands of objects.
-            bucket_key_enabled=True,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            versioned=True,
-            server_access_logs_bucket=self.logs,
-            server_access_logs_prefix="s3/lake/",
-            removal_policy=stage.removal,
-            lifecycle_rules=[
+        bucket = self._data_bucket(
+            "lake",
+            [
                 s3.LifecycleRule(
                     id="what-was-replaced",
                     noncurrent_version_expiration=cdk.Duration.days(stage.noncurrent_days),
@@ -143,7 +129,6 @@ class Storage(cdk.Stack):
                 ),
             ],
         )
-        self._encrypted_by_us(bucket)
         anyone = [iam.AnyPrincipal()]
         bucket.add_to_resource_policy(
             iam.PolicyStatement(
@@ -173,22 +158,9 @@ class Storage(cdk.Stack):
         return bucket
 
     def _work(self) -> s3.Bucket:
-        bucket = s3.Bucket(
-            self,
-            "Work",
-            bucket_name=self._stage.bucket("work"),
-            encryption=s3.BucketEncryption.KMS,
-            encryption_key=self.key,
-            bucket_key_enabled=True,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            versioned=True,
-            server_access_logs_bucket=self.logs,
-            server_access_logs_prefix="s3/work/",
-            removal_policy=self._stage.removal,
-            lifecycle_rules=[
+        return self._data_bucket(
+            "work",
+            [
                 s3.LifecycleRule(
                     id="results",
                     prefix="athena/",
@@ -202,6 +174,27 @@ class Storage(cdk.Stack):
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
                 ),
             ],
+        )
+
+    def _data_bucket(self, name: str, lifecycle_rules: list[s3.LifecycleRule]) -> s3.Bucket:
+        """A bucket encrypted by our key and no other, its accesses logged."""
+        bucket = s3.Bucket(
+            self,
+            name.title(),
+            bucket_name=self._stage.bucket(name),
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            # One request to KMS for thousands of objects.
+            bucket_key_enabled=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            versioned=True,
+            server_access_logs_bucket=self.logs,
+            server_access_logs_prefix=f"s3/{name}/",
+            removal_policy=self._stage.removal,
+            lifecycle_rules=lifecycle_rules,
         )
         self._encrypted_by_us(bucket)
         return bucket

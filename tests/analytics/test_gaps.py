@@ -14,6 +14,7 @@ from crypto_assets.analytics.gaps import MAX_ATTEMPTS, Evidence, explain, interv
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
 from crypto_assets.tables.window import Window
+from tests.analytics.answers import ANSWER
 
 MINUTE = timedelta(minutes=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,18 +48,8 @@ def answer(source: str = "archive", outcome: str = "ok", *, complete: bool = Tru
 
 
 def evidence(*answers: dict[str, Any], sources: tuple[str, ...] = ("archive", "rest"), **facts: Any) -> Evidence:
-    schema = {
-        "key": pl.String,
-        "source": pl.String,
-        "window_start_at": UTC_TIME,
-        "window_end_at": UTC_TIME,
-        "outcome": pl.String,
-        "detail": pl.String,
-        "is_complete": pl.Boolean,
-        "ingested_at": UTC_TIME,
-    }
     return Evidence(
-        answers=pl.DataFrame(list(answers), schema=schema),
+        answers=pl.DataFrame(list(answers), schema=ANSWER),
         first=facts.get("first", {KEY: T0 - timedelta(days=1)}),
         last=facts.get("last", {KEY: NOW}),
         silent=facts.get("silent", {}),

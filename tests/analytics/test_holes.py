@@ -10,22 +10,13 @@ import polars as pl
 from crypto_assets.analytics.gaps import MAX_ATTEMPTS, holes
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.quality import GapLedger
+from tests.analytics.answers import ANSWER
 
 KEY, OTHER = "binance:BTC/USDT", "coinbase:BTC/USD"
 T0 = datetime(2026, 1, 1, 10, tzinfo=UTC)
 NOW = T0 + timedelta(hours=3)
 EMPTY = pl.DataFrame(schema=polars_schema(GapLedger))
 SPAN = {"key": pl.String, "start": UTC_TIME, "end": UTC_TIME, "cause": pl.String, "detail": pl.String}
-ANSWER = {
-    "key": pl.String,
-    "source": pl.String,
-    "window_start_at": UTC_TIME,
-    "window_end_at": UTC_TIME,
-    "outcome": pl.String,
-    "detail": pl.String,
-    "is_complete": pl.Boolean,
-    "ingested_at": UTC_TIME,
-}
 
 
 def at(second: int) -> datetime:

@@ -45,6 +45,7 @@ from tests.faults.streamers import (
     microseconds,
     streamers,
 )
+from tests.faults.worker import kill_process, kill_processes
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("stream")]
 
@@ -87,11 +88,7 @@ class Stream:
 
     def kill(self, name: str) -> None:
         """Kill it, if it has not come to its failpoint before."""
-        process = self.running.pop(name)
-        process.kill()
-        process.join(30)
-        assert process.exitcode == -signal.SIGKILL, f"the {name} ended by itself, with {process.exitcode}"
-        process.close()
+        kill_process(self.running.pop(name), name)
         self.kills[name] += 1
 
     def kill_often(self, victims: list[str], longest_s: dict[str, float]) -> None:
@@ -104,11 +101,7 @@ class Stream:
             self.start(name, f"{point}:{self.rng.randint(1, 6)}" if point else "")
 
     def stop(self) -> None:
-        for process in self.running.values():
-            process.kill()
-            process.join(30)
-            process.close()
-        self.running.clear()
+        kill_processes(self.running)
 
     def _notes(self, name: str) -> Path:
         return self.home / f"{name}.notes"

@@ -29,7 +29,8 @@ from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 from tests.faults.carriers import SILENT_S, carriers, consume, forward
 from tests.faults.conftest import Figure
-from tests.stream.brokers import Broker, Kinesis, append, block, held, kinesis, moto, tansu
+from tests.faults.worker import kill_process, kill_processes
+from tests.stream.brokers import Broker, Kinesis, append, block, held, kinesis, tansu
 
 pytestmark = [pytest.mark.timeout(3000), pytest.mark.xdist_group("stream")]
 
@@ -92,11 +93,7 @@ class Line:
         self.running[name] = process
 
     def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.kill()
-        process.join(30)
-        assert process.exitcode == -signal.SIGKILL, f"{name} ended by itself, with {process.exitcode}"
-        process.close()
+        kill_process(self.running.pop(name), name)
         self.kills[name] = self.kills.get(name, 0) + 1
 
     def progress(self, name: str) -> int:
@@ -122,12 +119,7 @@ class Line:
         return held(self.lake)
 
     def stop(self) -> None:
-        for process in self.running.values():
-            # One that was stopped by a signal cannot be told otherwise.
-            process.kill()
-            process.join(30)
-            process.close()
-        self.running.clear()
+        kill_processes(self.running)
 
     def check(self) -> None:
         """Every acknowledged trade is there once, and no block was missed on the way."""
@@ -162,28 +154,15 @@ def kill_often(told: Line, victims: list[str], n_kills: int, longest_s: float) -
     for name in waiting:
         told.wait_for_progress(name)
         time.sleep(told.rng.uniform(0, longest_s))
-        if told.running[name].is_alive():
-            told.kill(name)
-        else:
-            # It came to its failpoint first, which is a kill, too.
-            process = told.running.pop(name)
-            assert process.exitcode == -signal.SIGKILL
-            process.close()
-            told.kills[name] = told.kills.get(name, 0) + 1
+        told.kill(name)
         point = told.rng.choice(["", "", "before_commit:{}", "after_commit:{}"]).format(told.rng.randint(1, 6))
         told.start(name, failpoint="" if name == "forwarder" else point)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    with moto() as environment:
-        yield environment
-
-
 @pytest.fixture
-def stream(server: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Kinesis]:
+def stream(kinesis_server: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Kinesis]:
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:100]
-    with kinesis(server, name, n_shards=2) as made:
+    with kinesis(kinesis_server, name, n_shards=2) as made:
         yield made
 
 

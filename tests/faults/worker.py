@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -62,6 +63,23 @@ def running(made: ForkServerContext, target: Callable[..., None], *args: Any) ->
             process.kill()
         process.join()
         process.close()
+
+
+def kill_process(process: Any, name: str) -> None:
+    """Kill it, or find it killed at its failpoint; it must not have ended in another way."""
+    process.kill()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL, f"the {name} ended by itself, with {process.exitcode}"
+    process.close()
+
+
+def kill_processes(processes: dict[str, Any]) -> None:
+    """Kill those that are left, however they stand: one that was stopped by a signal cannot be told otherwise."""
+    for process in processes.values():
+        process.kill()
+        process.join(30)
+        process.close()
+    processes.clear()
 
 
 def hour_of(batch: int) -> Window:

@@ -25,7 +25,8 @@ from crypto_assets.resources.lake import Lake
 from crypto_assets.stream.blocks import Block, Event
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.journal import Journal
-from crypto_assets.tables.stream import RawTrades
+from crypto_assets.stream.transport import Sink
+from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 
 # 2024-01-01 in microseconds: trades are a millisecond apart from there.
 START_US = 1_704_067_200_000_000
@@ -75,6 +76,16 @@ def block(number: int, trades: range, *, collector: str = "c0ffee", lanes: int =
     return Block(collector, number, lanes, "binance_stream", MARKETS, received, [frame(t) for t in trades], events)
 
 
+def blocks(numbers: range, lanes: int = 1) -> list[Block]:
+    """Blocks of three trades each."""
+    return [block(n, range(n * 10, n * 10 + 3), lanes=lanes) for n in numbers]
+
+
+def trades_of(numbers: range) -> list[int]:
+    """The trades in `blocks` of these numbers."""
+    return [trade for n in numbers for trade in range(n * 10, n * 10 + 3)]
+
+
 def append(journal: Journal, n_trades: int = 3, *, n_blocks: int = 1) -> list[int]:
     """Blocks behind those that are there; the trades that are acknowledged by that, numbered through."""
     told: list[int] = []
@@ -98,6 +109,25 @@ def run(consumer: Consumer, is_done: Callable[[], bool], seconds: float = 30.0) 
         assert time.monotonic() < deadline, "the consumer did not get there"
         consumer.step(0.05)
     consumer.flush()
+
+
+def overtake(late: Consumer, other: Consumer, out: Sink, lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    """Let the other land what the late one has in hand, and more: the late one goes on from there."""
+    out.put(blocks(range(6), lanes=2))
+    late._most_s = 60
+    while not late._batch.positions:
+        late.step(0.1)
+    out.put(blocks(range(6, 8), lanes=2))
+    with other:
+        run(other, lambda: len(held(lake)) == 24)
+    assert late.flush() == []
+    assert "another writer has moved the position" in caplog.text
+    out.put(blocks(range(8, 10), lanes=2))
+    late._most_s = 0.05
+    run(late, lambda: len(held(lake)) == 30)
+
+    assert held(lake) == trades_of(range(10))
+    assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
 def free_port() -> int:

@@ -22,7 +22,6 @@ from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.stream import kafka as transport
-from crypto_assets.stream.blocks import Block
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.kafka import KafkaSink, KafkaSource, group_of, settings_of
 from crypto_assets.stream.open import address_of, open_sink, open_source
@@ -36,11 +35,13 @@ from tests.stream.brokers import (
     REFUSED,
     SECRET,
     Broker,
-    block,
+    blocks,
     free_port,
     held,
+    overtake,
     run,
     tansu,
+    trades_of,
 )
 
 
@@ -79,14 +80,6 @@ def consumer(lake: Lake, broker: Broker, group: str = "") -> Consumer:
     return Consumer(lake, connect, FEEDS, SystemClock(), most_s=0.05)
 
 
-def blocks(numbers: range, lanes: int = 1) -> list[Block]:
-    return [block(n, range(n * 10, n * 10 + 3), lanes=lanes) for n in numbers]
-
-
-def trades(numbers: range) -> list[int]:
-    return [trade for n in numbers for trade in range(n * 10, n * 10 + 3)]
-
-
 def test_blocks_arrive_once_and_the_next_consumer_goes_on_behind_them(lake: Lake, broker: Broker) -> None:
     out = sink(broker)
     out.put(blocks(range(8), lanes=4))
@@ -98,7 +91,7 @@ def test_blocks_arrive_once_and_the_next_consumer_goes_on_behind_them(lake: Lake
         run(second, lambda: len(held(lake)) == 36)
     out.close()
 
-    assert held(lake) == trades(range(12))
+    assert held(lake) == trades_of(range(12))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
@@ -113,7 +106,7 @@ def test_what_is_put_twice_is_landed_once(lake: Lake, broker: Broker) -> None:
         for _ in range(5):
             reading.step(0.1)
 
-    assert held(lake) == trades(range(8))
+    assert held(lake) == trades_of(range(8))
 
 
 @MOVED
@@ -174,7 +167,7 @@ def test_two_consumers_share_the_partitions_and_a_rebalance_loses_and_doubles_no
         run(first, lambda: len(held(lake)) == n * 3, seconds=60)
     out.close()
 
-    assert held(lake) == trades(range(n))
+    assert held(lake) == trades_of(range(n))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
@@ -182,23 +175,9 @@ def test_of_two_that_read_the_same_partitions_the_later_goes_on_from_where_the_o
     lake: Lake, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = sink(broker)
-    out.put(blocks(range(6), lanes=2))
     with consumer(Lake(lake.root), broker, "late") as late:
-        late._most_s = 60
-        while not late._batch.positions:
-            late.step(0.1)
-        out.put(blocks(range(6, 8), lanes=2))
-        with consumer(lake, broker, "first") as first:
-            run(first, lambda: len(held(lake)) == 24)
-        assert late.flush() == []
-        assert "another writer has moved the position" in caplog.text
-        out.put(blocks(range(8, 10), lanes=2))
-        late._most_s = 0.05
-        run(late, lambda: len(held(lake)) == 30)
+        overtake(late, consumer(lake, broker, "first"), out, lake, caplog)
     out.close()
-
-    assert held(lake) == trades(range(10))
-    assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
 @AWAY
@@ -217,7 +196,7 @@ def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_t
         run(reading, lambda: len(held(lake)) == 27)
         source: Any = reading._source
         newest = max(p.offset for p in source._consumer.position([TopicPartition("trades", p) for p in range(3)]))
-    assert held(lake) == trades(range(9))
+    assert held(lake) == trades_of(range(9))
     assert newest == 9, "each block is on the topic once"
 
 
@@ -237,7 +216,7 @@ def test_a_consumer_commits_what_it_has_while_the_broker_is_away_and_goes_on_whe
         run(reading, lambda: len(held(lake)) == 18, seconds=60)
     out.close()
 
-    assert held(lake) == trades(range(6))
+    assert held(lake) == trades_of(range(6))
 
 
 @MISSING
@@ -260,7 +239,7 @@ def test_a_broker_that_lost_its_records_is_read_from_its_new_beginning(lake: Lak
 
     with consumer(lake, own) as another:
         run(another, lambda: len(held(lake)) == 24, seconds=60)
-    assert held(lake) == trades(range(8))
+    assert held(lake) == trades_of(range(8))
 
 
 @FOREIGN
@@ -275,7 +254,7 @@ def test_records_of_others_are_left_out_in_one_line(
     with caplog.at_level(logging.WARNING), consumer(lake, broker) as reading:
         run(reading, lambda: len(held(lake)) == 6)
 
-    assert held(lake) == trades(range(2))
+    assert held(lake) == trades_of(range(2))
     lines = [record.getMessage() for record in caplog.records if "is no block of a collector" in record.getMessage()]
     assert len(lines) == 1
     assert "(with 2 before it)" in lines[0]
@@ -487,7 +466,7 @@ def test_a_position_that_was_trimmed_is_said_and_what_is_left_lands(
     with Consumer(lake, connect, FEEDS, SystemClock(), most_s=0.05) as reading:
         run(reading, lambda: len(held(lake)) == 9)
 
-    assert held(lake) == trades(range(5, 8))
+    assert held(lake) == trades_of(range(5, 8))
     assert lake.landed(RawTrades, "kafka/mock/trades/0#0") == 3
     assert lake.read(RawStreamEvents).select("kind", "n").rows() == [("blocks_lost", 2)]
     assert "partition 0 no longer holds what follows its position" in caplog.text

@@ -27,21 +27,30 @@ from crypto_assets.stream.group import Group
 from crypto_assets.stream.kinesis import END, KinesisSink, KinesisSource
 from crypto_assets.stream.open import open_sink, open_source
 from crypto_assets.tables.stream import RawStreamEvents
-from tests.stream.brokers import AWAY, FOREIGN, MISSING, MOVED, REFUSED, Kinesis, block, frame, held, kinesis, moto, run
+from tests.stream.brokers import (
+    AWAY,
+    FOREIGN,
+    MISSING,
+    MOVED,
+    REFUSED,
+    Kinesis,
+    block,
+    blocks,
+    frame,
+    held,
+    kinesis,
+    overtake,
+    run,
+    trades_of,
+)
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    with moto() as environment:
-        yield environment
-
-
 @pytest.fixture
-def stream(server: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Kinesis]:
+def stream(kinesis_server: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Kinesis]:
     """A stream of one shard, named like the test."""
-    with kinesis(server, re.sub(r"\W+", "-", request.node.name)[:120]) as made:
+    with kinesis(kinesis_server, re.sub(r"\W+", "-", request.node.name)[:120]) as made:
         yield made
 
 
@@ -86,14 +95,6 @@ def sink(stream: Kinesis, client: Any = None) -> KinesisSink:
     return made
 
 
-def blocks(numbers: range, lanes: int = 1) -> list[Block]:
-    return [block(n, range(n * 10, n * 10 + 3), lanes=lanes) for n in numbers]
-
-
-def trades(numbers: range) -> list[int]:
-    return [trade for n in numbers for trade in range(n * 10, n * 10 + 3)]
-
-
 def test_blocks_arrive_once_and_the_next_consumer_goes_on_behind_them(lake: Lake, stream: Kinesis) -> None:
     out = sink(stream)
     out.put(blocks(range(4)))
@@ -103,7 +104,7 @@ def test_blocks_arrive_once_and_the_next_consumer_goes_on_behind_them(lake: Lake
     with consumer(lake, stream) as second:
         run(second, lambda: len(held(lake)) == 18)
 
-    assert held(lake) == trades(range(6))
+    assert held(lake) == trades_of(range(6))
 
 
 def test_blocks_of_a_lane_that_wait_travel_in_one_record_and_lanes_side_by_side(stream: Kinesis) -> None:
@@ -153,7 +154,7 @@ def test_what_a_shard_does_not_take_is_put_again_before_what_follows_in_its_lane
 
     with consumer(lake, stream) as reading:
         run(reading, lambda: len(held(lake)) == 24)
-    assert held(lake) == trades(range(8))
+    assert held(lake) == trades_of(range(8))
     assert not lake.read(RawStreamEvents)["kind"].to_list(), "no block was missed"
 
 
@@ -167,7 +168,7 @@ def test_a_stream_that_keeps_throttling_is_said_and_the_blocks_may_be_put_again(
 
     with consumer(lake, stream) as reading:
         run(reading, lambda: len(held(lake)) == 6)
-    assert held(lake) == trades(range(2))
+    assert held(lake) == trades_of(range(2))
 
 
 @AWAY
@@ -181,7 +182,7 @@ def test_an_answer_that_was_lost_leaves_each_trade_once(lake: Lake, stream: Kine
         run(reading, lambda: len(held(lake)) >= 9)
         reading.step(0.2)
 
-    assert held(lake) == trades(range(3))
+    assert held(lake) == trades_of(range(3))
 
 
 @MOVED
@@ -207,7 +208,7 @@ def test_shards_that_split_and_merge_lose_and_double_nothing(lake: Lake, stream:
     with consumer(lake, stream) as another:
         run(another, lambda: len(held(lake)) == 40 * 3)
 
-    assert held(lake) == trades(range(40))
+    assert held(lake) == trades_of(range(40))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
@@ -260,7 +261,7 @@ def test_two_consumers_share_the_shards_and_one_that_leaves_leaves_its_own(
             first.flush()
         run(second, lambda: len(held(lake)) == 180)
 
-    assert held(lake) == trades(range(60))
+    assert held(lake) == trades_of(range(60))
     assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
 
 
@@ -268,22 +269,8 @@ def test_of_two_that_read_the_same_shards_the_later_goes_on_from_where_the_other
     lake: Lake, stream: Kinesis, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = sink(stream)
-    out.put(blocks(range(6), lanes=2))
     with consumer(Lake(lake.root), stream) as late:
-        late._most_s = 60
-        while not late._batch.positions:
-            late.step(0.1)
-        out.put(blocks(range(6, 8), lanes=2))
-        with consumer(lake, stream) as first:
-            run(first, lambda: len(held(lake)) == 24)
-        assert late.flush() == []
-        assert "another writer has moved the position" in caplog.text
-        out.put(blocks(range(8, 10), lanes=2))
-        late._most_s = 0.05
-        run(late, lambda: len(held(lake)) == 30)
-
-    assert held(lake) == trades(range(10))
-    assert "blocks_lost" not in lake.read(RawStreamEvents)["kind"].to_list()
+        overtake(late, consumer(lake, stream), out, lake, caplog)
 
 
 @MOVED
@@ -298,7 +285,7 @@ def test_an_iterator_that_expired_is_made_anew_from_the_position(lake: Lake, str
 
     asked = [told["ShardIteratorType"] for name, told in client.calls if name == "get_shard_iterator"]
     assert asked == ["TRIM_HORIZON", "AFTER_SEQUENCE_NUMBER"]
-    assert held(lake) == trades(range(4))
+    assert held(lake) == trades_of(range(4))
 
 
 @MOVED
@@ -315,7 +302,7 @@ def test_a_position_that_was_trimmed_is_said_and_what_never_comes_is_noted(
     with consumer(lake, stream, client=client) as reading:
         run(reading, lambda: len(held(lake)) == 12)
 
-    assert held(lake) == [*trades(range(2)), *trades(range(5, 7))]
+    assert held(lake) == [*trades_of(range(2)), *trades_of(range(5, 7))]
     assert lake.read(RawStreamEvents).select("kind", "n").rows() == [("blocks_lost", 3)]
     assert "no longer holds what follows its position" in caplog.text
 
@@ -332,7 +319,7 @@ def test_records_of_others_are_left_out_in_one_line(
     with caplog.at_level(logging.WARNING), consumer(lake, stream) as reading:
         run(reading, lambda: len(held(lake)) == 6)
 
-    assert held(lake) == trades(range(2))
+    assert held(lake) == trades_of(range(2))
     lines = [record.getMessage() for record in caplog.records if "none of a collector's" in record.getMessage()]
     assert len(lines) == 1
     assert "(with 4 before it)" in lines[0]
@@ -423,7 +410,7 @@ def test_a_stream_that_was_made_anew_is_read_from_its_beginning(lake: Lake, stre
         sink(stream).put(blocks(range(2, 5)))
         run(reading, lambda: len(held(lake)) == 15)
 
-    assert held(lake) == trades(range(5))
+    assert held(lake) == trades_of(range(5))
 
 
 @pytest.mark.parametrize("number", [0, 1, 10**18, 49546986683135544286507457936321625675700192471156785154])
