@@ -28,6 +28,8 @@ from tests.tape_rows import candles_of, day, trades_of
 
 BTC, TETHER = "binance:BTC/USDT", "kraken:USDT/USD"
 VENUES: tuple[type[Contract], ...] = (
+    refined.TradeBars1s,
+    refined.TradeBars1m,
     *BARS.values(),
     refined.LatestQuotes,
     refined.AssetSymbolsDaily,
