@@ -200,10 +200,12 @@ def test_a_backfill_that_costs_asks_first_and_a_dry_run_only_tells(
 ) -> None:
     monkeypatch.setenv("CRYPTO_ASSETS_SANDBOX_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    said = say("backfill", "trusted/candles", "--venue", "kraken")
+    # Kraken has the last twelve hours only: of yesterday nothing after noon.
+    words = ["backfill", "trusted/candles", "--venue", "kraken", "--to", "today"]
+    said = say(*words)
     assert said.code == 2
     assert "say --yes to go on" in said.err
-    dry = say("backfill", "trusted/candles", "--venue", "kraken", "--dry-run")
+    dry = say(*words, "--dry-run")
     assert (dry.code, len(dry.rows)) == (0, 1)
     assert dry.plan["raw.exchange_candles"]["calls"] == 2
 
