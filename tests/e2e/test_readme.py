@@ -111,10 +111,11 @@ def test_real_data_are_one_key_away(home: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["run", "backfill"])
+@pytest.mark.parametrize("command", ["run", "backfill", "athena", "catalog", "stream"])
 def test_help_tells_what_a_command_takes(home: Path, command: str) -> None:
     assert any(f"crypto-assets {command} --help" in block for block in BLOCKS)
-    asked = {"run": "--select", "backfill": "--dry-run"}[command]
+    told = {"run": "--select", "backfill": "--dry-run", "athena": "--port", "catalog": "sync", "stream": "collect"}
+    asked = told[command]
     assert asked in run(f"crypto-assets {command} --help", home).stdout
 
 
