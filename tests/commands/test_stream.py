@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("run --feed finnhub", 4, "no feed can run"),
         ("collect --feed binance_stream --to carrier-pigeon", 2, "this is no address of a transport"),
         ("collect --feed binance_stream --to kinesis://", 2, "this is no address of a transport"),
-        ("collect --feed binance_stream --to kafka://me:hunter2@host/topic", 2, "holds no credentials"),
+        ("collect --feed binance_stream --to kafka://me:canary@host/topic", 2, "holds no credentials"),
         ("consume --from kafka://broker", 2, "this is no address of a transport"),
         ("consume --flush 0", 2, "0 s is not between 0.05 and 3600"),
         ("run --flush 1e9", 2, "1e+09 s is not between 0.05 and 3600"),
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_error_with_a_hint_and_starts_nothing(
     assert len(errors) == 1
     assert said in errors[0]
     assert told.err.splitlines()[-1].startswith("hint: ")
-    assert "hunter2" not in told.out + told.err
+    assert "canary" not in told.out + told.err
     assert "Traceback" not in told.err
     assert not list(home.rglob("*.blocks"))
 

@@ -31,7 +31,7 @@ from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 # 2024-01-01 in microseconds: trades are a millisecond apart from there.
 START_US = 1_704_067_200_000_000
 MARKETS = {"BTCUSDT": "binance:BTC/USDT"}
-SECRET = "hunter2-of-the-broker"
+SECRET = "canary-of-the-broker"
 
 # ---- what transports promise: rows of docs/reliability.md ----
 
