@@ -35,6 +35,7 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -383,7 +384,7 @@ class Lake:
             return self._properties(contract, rows, transactions=[Transaction(app, version)], where=where)
 
         return self._append(
-            contract, rows, properties, layout.writer(layout.n_rows_of_fullest(contract, frame)), is_done
+            contract, rows, properties, _written(layout.of_table(layout.n_rows_of_fullest(contract, frame))), is_done
         )
 
     def advance(
@@ -426,7 +427,7 @@ class Lake:
         def properties() -> CommitProperties:
             return CommitProperties(told, _COMMIT_RETRIES, transactions)
 
-        return self._append(contract, frame, properties, layout.stream_writer(contract), is_done, log=_STREAM_LOG)
+        return self._append(contract, frame, properties, _written(layout.of_stream(contract)), is_done, log=_STREAM_LOG)
 
     def landed(self, contract: type[Contract], app: str) -> int | None:
         """The newest version of the app that the table holds."""
@@ -474,7 +475,7 @@ class Lake:
                     contract, frame, window=window, where={column: [value] for column, value in (where or {}).items()}
                 ),
                 post_commithook_properties=_AFTER_COMMIT,
-                writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
+                writer_properties=_written(layout.of_table(layout.n_rows_of_fullest(contract, frame))),
             )
             failpoint("after_commit")
             return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
@@ -511,7 +512,7 @@ class Lake:
                     mode="overwrite",
                     commit_properties=self._properties(contract, frame),
                     post_commithook_properties=_AFTER_COMMIT,
-                    writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
+                    writer_properties=_written(layout.of_table(layout.n_rows_of_fullest(contract, frame))),
                 )
                 return Commit(contract.table.full_name, table.version(), len(frame), is_new=True)
             held = self.read(contract) if held is None else held
@@ -527,7 +528,7 @@ class Lake:
                     streamed_exec=False,
                     commit_properties=self._properties(contract, expected),
                     post_commithook_properties=_AFTER_COMMIT,
-                    writer_properties=layout.writer(layout.n_rows_of_fullest(contract, frame)),
+                    writer_properties=_written(layout.of_table(layout.n_rows_of_fullest(contract, frame))),
                 )
                 .when_matched_update_all(predicate=differs)
                 .when_not_matched_insert_all()
@@ -550,14 +551,16 @@ class Lake:
                 return {"compacted": 0, "vacuumed": 0}
             compacted = 0
             if contract.table.partition_by:
-                for partition, n_rows in layout.crowded_partitions(table):
+                for partition, n_rows in layout.crowded_partitions(*_partitioned(table)):
                     if is_closed(contract, partition, closed_before):
                         filters: Any = [(column, "=", value) for column, value in partition.items()]
-                        done = table.optimize.compact(filters, writer_properties=layout.writer(n_rows))
+                        done = table.optimize.compact(filters, writer_properties=_written(layout.of_table(n_rows)))
                         compacted += done["numFilesRemoved"]
             elif len(table.file_uris()) > 1:
                 n_rows = int(_files(table)["n_rows"].sum())
-                compacted = table.optimize.compact(writer_properties=layout.writer(n_rows))["numFilesRemoved"]
+                compacted = table.optimize.compact(writer_properties=_written(layout.of_table(n_rows)))[
+                    "numFilesRemoved"
+                ]
             # A vacuum by a stale handle would delete files that were committed after it was opened.
             table.update_incremental()
             vacuumed = table.vacuum(retention_hours=_VACUUM_HOURS, dry_run=False)
@@ -579,7 +582,7 @@ class Lake:
             except TableNotFoundError:
                 return 0
             n_files = 0
-            for partition, n_bytes in layout.littered_partitions(table):
+            for partition, n_bytes in layout.littered_partitions(*_partitioned(table)):
                 filters: Any = [(column, "=", value) for column, value in partition.items()]
                 try:
                     done = table.optimize.compact(
@@ -587,7 +590,7 @@ class Lake:
                         target_size=layout.FULL_BYTES if n_bytes >= layout.FULL_BYTES else layout.COMPACTED_BYTES,
                         # The other core is the writer's.
                         max_concurrent_tasks=1,
-                        writer_properties=layout.stream_writer(contract),
+                        writer_properties=_written(layout.of_stream(contract)),
                         commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
                         post_commithook_properties=_AFTER_COMMIT,
                     )
@@ -922,6 +925,25 @@ def _note(entry: Mapping[str, Any]) -> Note:
         sha256=entry["crypto_assets.sha256"],
         by_day={date.fromisoformat(day): sha256 for day, sha256 in days.items()},
     )
+
+
+def _written(told: layout.Layout) -> WriterProperties:
+    """A layout in deltalake's words."""
+    plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")
+    differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED", statistics_enabled="CHUNK")
+    columns = {**dict.fromkeys(told.plain, plain), **dict.fromkeys(told.differences, differences)}
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=told.zstd_level,
+        max_row_group_size=told.group_rows,
+        default_column_properties=None if told.has_pages else ColumnProperties(statistics_enabled="CHUNK"),
+        column_properties=columns or None,
+    )
+
+
+def _partitioned(table: DeltaTable) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The live files and the partition columns, as ``layout`` asks for them."""
+    return pl.DataFrame(table.get_add_actions(flatten=True)), tuple(table.metadata().partition_columns)
 
 
 def _require(contract: type[Contract], write: Write) -> None:

@@ -1,12 +1,14 @@
 """How a table's files are written: encodings, row groups, and which partitions have too many files.
 
-Belongs here: sizes and levels with their reasons. Does not: writing, compacting and removing files (``lake.py``).
+Belongs here: sizes and levels with their reasons. Does not: writing, compacting and removing files, in the words of
+deltalake (``lake.py``).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import polars as pl
-from deltalake import ColumnProperties, DeltaTable, WriterProperties
 
 from crypto_assets.tables.contract import Contract, polars_schema
 
@@ -26,37 +28,44 @@ _OPEN_PARTITIONS = 2
 _HARDLY_REPEATED = ("trade_id", "quantity", "detail")
 
 
-def writer(n_rows: int) -> WriterProperties:
+@dataclass(frozen=True)
+class Layout:
+    """How files are written.
+
+    Attributes:
+        zstd_level: of compression, 1 to 22.
+        group_rows: most rows of a row group.
+        plain: columns without a dictionary, as they are.
+        differences: columns without a dictionary, as differences from row to row.
+        has_pages: whether readers are told the bounds of each page, and not of a row group only.
+    """
+
+    zstd_level: int
+    group_rows: int
+    plain: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    has_pages: bool = True
+
+
+def of_table(n_rows: int) -> Layout:
     """How files of so many rows are written."""
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=_ZSTD_LEVEL,
-        max_row_group_size=max(_LEAST_GROUP_ROWS, -(-n_rows // _MOST_GROUPS)),
-    )
+    return Layout(_ZSTD_LEVEL, max(_LEAST_GROUP_ROWS, -(-n_rows // _MOST_GROUPS)))
 
 
-def stream_writer(contract: type[Contract]) -> WriterProperties:
+def of_stream(contract: type[Contract]) -> Layout:
     """How a stream's small files are written, and those made of them: cheaply, since maintenance writes them anew.
 
     Level 1 of zstd takes half of level 6's CPU. A dictionary of values that hardly repeat is made and thrown away:
     numbers and moments that grow are written as differences, ids and amounts as they are; both are smaller, too.
     """
-    plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")
-    differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED", statistics_enabled="CHUNK")
-    columns = {}
-    for name, dtype in polars_schema(contract).items():
-        if name in contract.table.partition_by:
-            continue
-        if dtype.is_integer() or dtype.is_temporal():
-            columns[name] = differences
-        elif name in _HARDLY_REPEATED:
-            columns[name] = plain
-    return WriterProperties(
-        compression="ZSTD",
-        compression_level=1,
-        max_row_group_size=131_072,
-        default_column_properties=ColumnProperties(statistics_enabled="CHUNK"),
-        column_properties=columns,
+    by = contract.table.partition_by
+    columns = {name: dtype for name, dtype in polars_schema(contract).items() if name not in by}
+    return Layout(
+        1,
+        131_072,
+        plain=tuple(name for name in columns if name in _HARDLY_REPEATED),
+        differences=tuple(name for name, dtype in columns.items() if dtype.is_integer() or dtype.is_temporal()),
+        has_pages=False,
     )
 
 
@@ -68,24 +77,27 @@ def n_rows_of_fullest(contract: type[Contract], frame: pl.DataFrame) -> int:
     return int(frame.group_by(by).len()["len"].max() or 0)  # type: ignore[arg-type]
 
 
-def crowded_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
-    """Partitions of several files, with their rows."""
-    adds = pl.DataFrame(table.get_add_actions(flatten=True))
-    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
-    crowded = adds.group_by(columns).agg(pl.len(), pl.col("num_records").sum()).filter(pl.col("len") > 1).sort(columns)
-    return [
-        ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["num_records"] or 0)
-        for row in crowded.to_dicts()
-    ]
+def crowded_partitions(files: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[dict[str, str], int]]:
+    """Partitions of several files, with their rows.
+
+    ``files`` has a row a live file: ``partition.<column>`` for each partition column, ``num_records``, ``size_bytes``.
+    """
+    crowded = files.group_by(_partition(columns)).agg(n=pl.len(), told=pl.col("num_records").sum())
+    return _partitions(crowded.filter(pl.col("n") > 1).sort(_partition(columns)), columns)
 
 
-def littered_partitions(table: DeltaTable) -> list[tuple[dict[str, str], int]]:
-    """The newest partitions that hold several files that are not full, with those files' bytes."""
-    adds = pl.DataFrame(table.get_add_actions(flatten=True)).filter(pl.col("size_bytes") < FULL_BYTES)
-    columns = [f"partition.{c}" for c in table.metadata().partition_columns]
-    found = adds.group_by(columns).agg(n=pl.len(), n_bytes=pl.col("size_bytes").sum()).sort(columns, descending=True)
-    return [
-        ({c.removeprefix("partition."): str(row[c]) for c in columns}, row["n_bytes"])
-        for row in found.head(_OPEN_PARTITIONS).to_dicts()
-        if row["n"] >= _FEW_FILES
-    ]
+def littered_partitions(files: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[dict[str, str], int]]:
+    """The newest partitions that hold several files that are not full, with those files' bytes; ``files`` as above."""
+    by = _partition(columns)
+    small = files.filter(pl.col("size_bytes") < FULL_BYTES)
+    found = small.group_by(by).agg(n=pl.len(), told=pl.col("size_bytes").sum())
+    newest = found.sort(by, descending=True).head(_OPEN_PARTITIONS)
+    return _partitions(newest.filter(pl.col("n") >= _FEW_FILES), columns)
+
+
+def _partition(columns: tuple[str, ...]) -> list[str]:
+    return [f"partition.{name}" for name in columns]
+
+
+def _partitions(found: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[dict[str, str], int]]:
+    return [({name: str(row[f"partition.{name}"]) for name in columns}, row["told"] or 0) for row in found.to_dicts()]

@@ -131,7 +131,7 @@ class Gate:
             case "DELETE", True:
                 yield self._deletion(f"{arn}/{key}", has_version="versionId" in query)
             case _:
-                raise NotImplementedError(f"{request.method} {request.url}")
+                raise ValueError(f"no rule says which permission this needs: {request.method} {request.url}")
 
     @staticmethod
     def _body(request: Request) -> bytes:
