@@ -8,11 +8,12 @@ after a day.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
-from crypto_assets.providers.ticks import Milliseconds, arrivals, decoded, few, read, trades
+from crypto_assets.providers.ticks import Milliseconds, few, of_single_trades, read
 
 NAME = "binance_stream"
 _US_PER_MS = 1000
@@ -71,23 +72,16 @@ def decode(messages: Messages) -> Decoded:
     """Rows of aggregated trades: one taker's trades at one price."""
     found, places, bad = read(messages, _Message)
     told = [message.data for message in found]
-    return decoded(
-        trades(
-            messages,
-            arrivals(messages, places, [1] * len(told)),
-            {
-                "symbol": [trade.s for trade in told],
-                "trade_id": [str(trade.a) for trade in told],
-                "price": [trade.p for trade in told],
-                "quantity": [trade.q for trade in told],
-                "n_trades": [few(trade.l - trade.f + 1) for trade in told],
-                "taker_side": ["sell" if trade.m else "buy" for trade in told],
-                "traded_us": [trade.T * _US_PER_MS for trade in told],
-            },
-        ),
-        None,
-        bad,
-    )
+    columns: dict[str, list[Any]] = {
+        "symbol": [trade.s for trade in told],
+        "trade_id": [str(trade.a) for trade in told],
+        "price": [trade.p for trade in told],
+        "quantity": [trade.q for trade in told],
+        "n_trades": [few(trade.l - trade.f + 1) for trade in told],
+        "taker_side": ["sell" if trade.m else "buy" for trade in told],
+        "traded_us": [trade.T * _US_PER_MS for trade in told],
+    }
+    return of_single_trades(messages, places, columns, bad)
 
 
 FEED = Feed(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
-from crypto_assets.providers.ticks import arrivals, decoded, read, trades
+from crypto_assets.providers.ticks import of_single_trades, read
 
 NAME = "coinbase_stream"
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -71,23 +71,16 @@ def _control(message: bytes) -> Control:
 def decode(messages: Messages) -> Decoded:
     """Rows of matches; ``traded_us`` as fine as Coinbase says it."""
     told, places, bad = read(messages, _Trade)
-    return decoded(
-        trades(
-            messages,
-            arrivals(messages, places, [1] * len(told)),
-            {
-                "symbol": [trade.product_id for trade in told],
-                "trade_id": [str(trade.trade_id) for trade in told],
-                "price": [trade.price for trade in told],
-                "quantity": [trade.size for trade in told],
-                "n_trades": [1] * len(told),
-                "taker_side": [_TAKER.get(trade.side) for trade in told],
-                "traded_us": [_microseconds(trade.time) for trade in told],
-            },
-        ),
-        None,
-        bad,
-    )
+    columns: dict[str, list[Any]] = {
+        "symbol": [trade.product_id for trade in told],
+        "trade_id": [str(trade.trade_id) for trade in told],
+        "price": [trade.price for trade in told],
+        "quantity": [trade.size for trade in told],
+        "n_trades": [1] * len(told),
+        "taker_side": [_TAKER.get(trade.side) for trade in told],
+        "traded_us": [_microseconds(trade.time) for trade in told],
+    }
+    return of_single_trades(messages, places, columns, bad)
 
 
 def _microseconds(moment: datetime) -> int:

@@ -164,6 +164,13 @@ def decoded(trades: pl.DataFrame | None, prices: pl.DataFrame | None, bad: Mappi
     return Decoded(_NO_TRADES if trades is None else trades, _NO_PRICES if prices is None else prices, bad)
 
 
+def of_single_trades(
+    messages: Messages, places: Sequence[int], columns: Mapping[str, Any], bad: Mapping[int, str]
+) -> Decoded:
+    """Rows of messages that hold one trade each; ``columns`` as of ``trades``, a value a message."""
+    return decoded(trades(messages, arrivals(messages, places, [1] * len(places)), columns), None, bad)
+
+
 # Whose times are finer than a millisecond, as the same provider's REST interface has them.
 _FINE = ("coinbase_stream",)
 
