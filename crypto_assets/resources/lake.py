@@ -25,6 +25,7 @@ import json
 import logging
 import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,6 +195,8 @@ class Lake:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self._handles: dict[str, DeltaTable] = {}
+        # Between a writer's look and its commit no other thread moves its handle on: a conflict would go unseen.
+        self._still = threading.RLock()
         self._pins: dict[str, DeltaTable] = {}
         self._files: dict[str, tuple[int, pl.DataFrame]] = {}
         self._told: dict[str, str] = {}
@@ -401,8 +404,8 @@ class Lake:
         may be empty: then only the versions move.
 
         It is for streams, whose commits come every few seconds: rows stay in their order, and the commit says how many
-        they are, not their hash. Each batch was checked by its blocks' checksums, and has been compacted into another
-        file before anybody looks.
+        they are, not their hash: each batch was checked by its blocks' checksums, and its file is soon compacted into
+        another.
 
         Raises:
             PositionMoved: the table says something else; another writer has come in between.
@@ -681,19 +684,20 @@ class Lake:
 
     def _load(self, contract: type[Contract]) -> DeltaTable | None:
         """The table at its newest version, or None."""
-        uri, options = self.uri(contract), self.options
-        handle = self._handles.get(uri)
-        if handle is not None:
-            handle.update_incremental()
+        uri = self.uri(contract)
+        with self._still:
+            options = self.options
+            handle = self._handles.get(uri)
+            if handle is not None:
+                handle.update_incremental()
+            else:
+                try:
+                    handle = DeltaTable(uri, storage_options=options)
+                except TableNotFoundError:
+                    return None
             self._require_shape(contract, handle)
+            self._handles[uri] = handle
             return handle
-        try:
-            handle = DeltaTable(uri, storage_options=options)
-        except TableNotFoundError:
-            return None
-        self._require_shape(contract, handle)
-        self._handles[uri] = handle
-        return handle
 
     def _require_shape(self, contract: type[Contract], table: DeltaTable) -> None:
         what = _foreign_shape(contract, table)
@@ -774,14 +778,16 @@ class Lake:
         with self._border(contract, "the table holds whole commits only"):
             for n_tries in range(1, _TRIES):
                 try:
-                    return attempt()
+                    with self._still:
+                        return attempt()
                 except (CommitFailedError, OSError) as error:
                     if needs_a_person(error):
                         raise
                     log.info("try %d on %s failed: %s", n_tries, contract.table.full_name, type(error).__name__)
                     self._handles.pop(self.uri(contract), None)
                     self._clock.sleep(self._rng.uniform(0, 0.05 * 2**n_tries))
-            return attempt()
+            with self._still:
+                return attempt()
 
     def _register(self, contract: type[Contract]) -> None:
         """Tell the catalog of the table, once for its schema: a table of another one than its contract's is refused.

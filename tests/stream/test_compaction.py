@@ -115,3 +115,20 @@ def test_appends_and_compactions_at_the_same_time_lose_and_double_nothing(lake: 
     ids = sorted(int(told) for told in lake.read(RawTrades)["trade_id"])
     assert ids == list(range(40 * 3))
     assert lake.landed(RawTrades, _APP) == 40
+
+
+def test_a_look_of_another_thread_hides_no_other_writers_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once this writer has seen the table, a zombie lands the same block and another thread asks where it stands."""
+
+    def between(name: str) -> None:
+        if name != "before_commit":
+            return
+        monkeypatch.undo()
+        _land(Lake(lake.root), 12)
+        asking = threading.Thread(target=lake.landed, args=(RawTrades, _APP))
+        asking.start()
+        asking.join(1)
+
+    monkeypatch.setattr("crypto_assets.resources.lake.failpoint", between)
+    _land(lake, 12)
+    assert lake.read(RawTrades)["pull_id"].to_list().count("c:12") == 3
