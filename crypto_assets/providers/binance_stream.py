@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
+from crypto_assets.providers.feed import UNREADABLE, Control, Decoded, Feed, Messages, Sign, printable
 from crypto_assets.providers.ticks import Milliseconds, few, of_single_trades, read
 
 NAME = "binance_stream"
@@ -61,7 +61,7 @@ def _address(base: str, symbols: Sequence[str], _: str | None) -> str:
 def _control(message: bytes) -> Control:
     try:
         said = msgspec.json.decode(message, type=_Said)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return Control(Sign.BAD, f"unreadable: {printable(message)}")
     if said.error is not None:
         return Control(Sign.ERROR, printable(f"{said.error.msg} ({said.error.code})".encode()))

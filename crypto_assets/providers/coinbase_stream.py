@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
+from crypto_assets.providers.feed import UNREADABLE, Control, Decoded, Feed, Messages, Sign, printable
 from crypto_assets.providers.ticks import of_single_trades, read
 
 NAME = "coinbase_stream"
@@ -57,7 +57,7 @@ def _is_data(message: bytes) -> bool:
 def _control(message: bytes) -> Control:
     try:
         said = msgspec.json.decode(message, type=_Said)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return Control(Sign.BAD, f"unreadable: {printable(message)}")
     if said.type in {"subscriptions", "heartbeat"}:
         return Control(Sign.ALIVE)

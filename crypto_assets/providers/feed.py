@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
 import polars as pl
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that a provider may send: no JSON or another shape, no UTF-8, too deep."""
 
 
 class Sign(StrEnum):
@@ -55,7 +59,9 @@ class Messages:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Rows of ``raw.trades`` and of ``raw.stream_prices``, and the messages that cannot be read, by their place."""
+    """Rows of ``raw.trades`` and of ``raw.stream_prices``, and the messages that cannot be read, or not all of them, by
+    their place.
+    """
 
     trades: pl.DataFrame
     prices: pl.DataFrame

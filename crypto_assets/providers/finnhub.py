@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import polars as pl
 
-from crypto_assets.providers.feed import Control, Decoded, Feed, Messages, Sign, printable
+from crypto_assets.providers.feed import UNREADABLE, Control, Decoded, Feed, Messages, Sign, printable
 from crypto_assets.providers.ticks import Milliseconds, arrivals, decoded, prices, read, trades
 
 NAME = "finnhub"
@@ -39,6 +40,10 @@ class _Trade(msgspec.Struct, gc=False):
 
 class _Message(msgspec.Struct, gc=False):
     data: list[_Trade]
+
+
+class _Parts(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
 
 
 class _Said(msgspec.Struct):
@@ -68,7 +73,7 @@ def _is_data(message: bytes) -> bool:
 def _control(message: bytes) -> Control:
     try:
         said = msgspec.json.decode(message, type=_Said)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         plain = printable(message)
         if "token" in plain.lower() or "api key" in plain.lower() or "limit" in plain.lower():
             return Control(Sign.DENIED, plain)
@@ -86,9 +91,22 @@ def _control(message: bytes) -> Control:
     return Control(Sign.ERROR, told)
 
 
+def _rest_of(message: bytes) -> _Message | None:
+    """Those trades of a message that can be read, where one of them cannot."""
+    found = []
+    try:
+        parts = msgspec.json.decode(message, type=_Parts).data
+    except UNREADABLE:
+        return None
+    for part in parts:
+        with suppress(*UNREADABLE):
+            found.append(msgspec.json.decode(part, type=_Trade))
+    return _Message(found)
+
+
 def decode(messages: Messages) -> Decoded:
     """Rows of trade messages; numbers as the shortest text of their doubles, conditions as a JSON list."""
-    found, places, bad = read(messages, _Message)
+    found, places, bad = read(messages, _Message, _rest_of)
     told = [trade for message in found for trade in message.data]
     columns: dict[str, Any] = {
         "symbol": [trade.s for trade in told],

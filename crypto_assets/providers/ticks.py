@@ -8,14 +8,14 @@ is broken they are read singly, to find it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 import polars as pl
 
-from crypto_assets.providers.feed import Decoded, Messages
+from crypto_assets.providers.feed import UNREADABLE, Decoded, Messages
 from crypto_assets.tables.conform import Records
 from crypto_assets.tables.contract import UTC_TIME, polars_schema
 from crypto_assets.tables.stream import RawStreamPrices, RawTrades
@@ -31,25 +31,34 @@ _NO_PRICES = pl.DataFrame(schema=polars_schema(RawStreamPrices))
 _TEXTS = ("trade_id", "taker_side", "conditions")
 
 
-def read(messages: Messages, shape: type[_T]) -> tuple[list[_T], list[int], dict[int, str]]:
-    """The messages as ``shape``, the place of each in the block, and those that cannot be read, with the reason."""
+def read(
+    messages: Messages, shape: type[_T], rest_of: Callable[[bytes], _T | None] = lambda _: None
+) -> tuple[list[_T], list[int], dict[int, str]]:
+    """The messages as ``shape``, the place of each in the block, and those that cannot be read, with the reason.
+
+    ``rest_of``: what can be read of a message that as a whole cannot; it counts as unreadable all the same.
+    """
     try:
         every = msgspec.json.Decoder(list[shape]).decode(b"[" + b",".join(messages.frames) + b"]")  # type: ignore[valid-type]
         # A message that is two, or half of one, would shift all that follow.
         if len(every) == len(messages.frames):
             return every, list(range(len(every))), {}
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         pass
     decoder = msgspec.json.Decoder(shape)
     good: list[_T] = []
     places: list[int] = []
     bad: dict[int, str] = {}
     for place, frame in enumerate(messages.frames):
+        told: _T | None
         try:
-            good.append(decoder.decode(frame))
-            places.append(place)
-        except (msgspec.DecodeError, RecursionError) as error:
+            told = decoder.decode(frame)
+        except UNREADABLE as error:
             bad[place] = f"unreadable: {str(error).splitlines()[0][:120]}"
+            told = rest_of(frame)
+        if told is not None:
+            good.append(told)
+            places.append(place)
     return good, places, bad
 
 
