@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from crypto_assets.resources.inspection import prove
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.stream import RawTrades
@@ -132,3 +133,15 @@ def test_a_look_of_another_thread_hides_no_other_writers_commit(lake: Lake, monk
     monkeypatch.setattr("crypto_assets.resources.lake.failpoint", between)
     _land(lake, 12)
     assert lake.read(RawTrades)["pull_id"].to_list().count("c:12") == 3
+
+
+def test_a_streams_rows_are_read_and_a_file_that_cannot_be_is_told(lake: Lake) -> None:
+    proof = prove(lake, RawTrades)
+    assert (proof.n_rows, proof.n_proven, proof.errors) == (36, 0, [])
+    file = next(Path(lake.uri(RawTrades)).rglob("*.parquet"))
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.seek(4)
+        opened.write(bytes(size // 2))
+    (error,) = prove(lake, RawTrades).errors
+    assert error.what.startswith("2026-11-22: ")
