@@ -77,7 +77,7 @@ class Cursor(msgspec.Struct):
         whole: days that were computed as a whole after their end.
         asked: the last runs, by run key.
         seen: the streams' tables, by name.
-        is_well: whether all streams spoke.
+        silent: the providers whose streams ran and said nothing.
     """
 
     days: dict[date, int] = {}
@@ -86,7 +86,7 @@ class Cursor(msgspec.Struct):
     whole: list[date] = []
     asked: dict[str, Asked] = {}
     seen: dict[str, Seen] = {}
-    is_well: bool = True
+    silent: list[str] = []
 
 
 def closed_hours(settings: Settings) -> dg.SensorDefinition:
@@ -228,19 +228,18 @@ def _metadata(
 
 
 def _judged(lake: Lake, cursor: Cursor, now: datetime) -> Iterable[dg.AssetCheckEvaluation]:
-    """The verdict on silence, where it is another one than at the last look; a bad one goes to the alert log."""
-    running = streams.running(lake, now)
-    is_well, told = streams.verdict(running, now)
-    if is_well is cursor.is_well:
+    """The verdict on silence, where others are silent than at the last look; who is so anew goes to the alert log."""
+    silent, told = streams.verdict(streams.running(lake, now), now)
+    if silent == cursor.silent:
         return
-    cursor.is_well = is_well
-    for stream in running:
-        if stream.is_silent(now):
-            log.error("stream %s is silent: %s", stream.provider, told[stream.provider])
+    for provider in silent:
+        if provider not in cursor.silent:
+            log.error("stream %s is silent: %s", provider, told[provider])
+    cursor.silent = silent
     yield dg.AssetCheckEvaluation(
         asset_key=streams.KEY,
         check_name=streams.NAME,
-        passed=is_well,
+        passed=not silent,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={name: dg.MetadataValue.text(said) for name, said in told.items()},
     )

@@ -14,6 +14,7 @@ import polars as pl
 
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.stream.blocks import TOLD_TO_STOP
 from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
 from crypto_assets.tables.trusted import CLOCK_SKEW
 from crypto_assets.tables.window import DAY, HOUR, Window
@@ -44,9 +45,10 @@ class Heard:
 def running(lake: Lake, now: datetime) -> list[Heard]:
     """The streams that run, by what they have said of themselves."""
     lately = Window(now - _REMEMBERED, now + CLOCK_SKEW)
-    events = lake.scan(RawStreamEvents, lately).select("provider", "kind", "ends_at", "pull_id", "page").collect()
-    # The last thing that a collector says is that it was stopped.
-    stopped = events.filter(kind="stopped").group_by("provider").agg(stopped=pl.col("ends_at").max())
+    events = lake.scan(RawStreamEvents, lately).select("provider", "kind", "detail", "ends_at").collect()
+    # The last thing that a collector says is that it has stopped; one that failed is to be missed.
+    told = events.filter(kind="stopped", detail=TOLD_TO_STOP)
+    stopped = told.group_by("provider").agg(stopped=pl.col("ends_at").max())
     since = (
         events.join(stopped, "provider", "left")
         .filter(pl.col("stopped").is_null() | (pl.col("ends_at") > pl.col("stopped")))
@@ -67,17 +69,16 @@ def running(lake: Lake, now: datetime) -> list[Heard]:
     return [Heard(provider, moment) for provider, moment in heard.iter_rows()]
 
 
-def verdict(streams: Sequence[Heard], now: datetime) -> tuple[bool, dict[str, Any]]:
-    """Whether all that run speak, and what is to be shown of each."""
+def verdict(streams: Sequence[Heard], now: datetime) -> tuple[list[str], dict[str, Any]]:
+    """The providers of those that run and are silent, and what is to be shown of each."""
     told = {stream.provider: f"last heard {(now - stream.at).total_seconds():.0f} s ago" for stream in streams}
-    is_well = not any(stream.is_silent(now) for stream in streams)
-    return is_well, told or {"streams": "none runs"}
+    return [stream.provider for stream in streams if stream.is_silent(now)], told or {"streams": "none runs"}
 
 
 def _speaking(lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]) -> dg.AssetCheckResult:
     now = clock.now()
-    passed, told = verdict(running(lake, now), now)
-    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=told)
+    silent, told = verdict(running(lake, now), now)
+    return dg.AssetCheckResult(passed=not silent, severity=dg.AssetCheckSeverity.WARN, metadata=told)
 
 
 speaking: dg.AssetChecksDefinition = dg.asset_check(

@@ -30,6 +30,10 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
     n: int = 0
 
 
+TOLD_TO_STOP = "told to stop"
+"""The detail of a collector's last event, ``stopped``, where it is not missed: it was told to, and has not failed."""
+
+
 class Block(msgspec.Struct, array_like=True, frozen=True):
     """Messages of one connection.
 

@@ -30,7 +30,7 @@ from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTrans
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.providers.feed import Control, Feed, Sign, printable
 from crypto_assets.resources.clock import Clock
-from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.blocks import TOLD_TO_STOP, Block, Event
 from crypto_assets.stream.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class Collector:
                 task.cancel()
             await asyncio.gather(stopping, *others, return_exceptions=True)
             now = self.now_us()
-            self._event(Event("stopped", now, now, "told to stop" if stop.is_set() else "failed"))
+            self._event(Event("stopped", now, now, TOLD_TO_STOP if stop.is_set() else "failed"))
             self._is_over = True
             self._full.set()
             await writer

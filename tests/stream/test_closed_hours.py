@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 import polars as pl
 import pytest
 
@@ -27,7 +28,7 @@ from crypto_assets.resources.clock import FixedClock
 from crypto_assets.sandbox import Market
 from crypto_assets.sandbox.events import Events
 from crypto_assets.sandbox.tape import tape_of
-from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.blocks import TOLD_TO_STOP, Block, Event
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
 from crypto_assets.stream.journal import Journal
@@ -128,12 +129,28 @@ class House(Line):
                         list(events) if is_last else [],
                     )
                 )
+        self.consume()
+
+    def consume(self) -> None:
+        """What is in the journals."""
         directories = sorted((self.settings.state_dir / "stream").iterdir())
         with Consumer(
             self.lake, lambda landed: DirectSource(directories, landed), FEEDS, self.clock, most_s=0
         ) as consumer:
             consumer.step()
             consumer.flush()
+
+    def take(self, block: Block) -> pl.DataFrame:
+        """A block from a broker that holds no other; what happened by then."""
+        with Consumer(self.lake, lambda _: Handed(block), FEEDS, self.clock, most_s=0) as consumer:
+            consumer.step()
+            consumer.flush()
+        return self.lake.read(RawStreamEvents)
+
+    def found_holes(self) -> list[tuple[Any, ...]]:
+        found = find_holes(self.lake, Window.of_day(TEN.date()), self.clock.now())
+        columns = ("key", "gap_start_at", "gap_end_at", "cause", "state", "detail")
+        return found.sort("key", "gap_start_at").select(columns).rows()
 
     def tick(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
         context = dg.build_sensor_context(
@@ -476,6 +493,36 @@ def test_a_stream_that_runs_and_is_silent_is_an_alarm_and_a_stopped_one_is_not(
     assert said == {"streams": "none runs"}
 
 
+def test_each_stream_that_falls_silent_is_an_alarm_of_its_own(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    sensor = closed_hours(house.settings)
+    opened = Event("opened", us(TEN), us(TEN), "1 symbols")
+    house.deliver(BTC, tape(BTC, TEN - 2 * MINUTE, TEN), opened)
+    house.deliver(USD, tape(USD, TEN - 2 * MINUTE, TEN + 3 * MINUTE), opened)
+    # Of a version that knew less.
+    cursor: str | None = '{"is_well":false}'
+    said = []
+    for minute in (6, 7, 9, 10):
+        house.set_now(TEN + minute * MINUTE)
+        told = house.tick(sensor, cursor)
+        assert isinstance(told, dg.SensorResult)
+        cursor = told.cursor
+        said.append(verdicts(told))
+        caplog.clear() if minute == 7 else None
+    assert [[passed for passed, _ in each] for each in said] == [[False], [], [False], []]
+    assert "stream coinbase_stream is silent" in caplog.text
+    assert "binance_stream" not in caplog.text
+
+
+def test_a_stream_that_failed_is_missed_and_one_that_was_stopped_is_not(house: House) -> None:
+    end = us(TEN + MINUTE)
+    house.deliver(BTC, tape(BTC, TEN, TEN + MINUTE), Event("stopped", end, end, TOLD_TO_STOP))
+    house.deliver(USD, tape(USD, TEN, TEN + MINUTE), Event("stopped", end, end, "failed"))
+    house.set_now(TEN + 10 * MINUTE)
+    [(passed, said)] = verdicts(house.tick(closed_hours(house.settings)))
+    assert not passed
+    assert list(said) == ["coinbase_stream"]
+
+
 def test_the_alarm_reaches_dagster(house: House) -> None:
     """The check is one that a person can run, and its verdicts by the sensor are the same check's."""
     house.deliver(BTC, tape(BTC, TEN - 2 * MINUTE, TEN), Event("opened", us(TEN), us(TEN), "1 symbols"))
@@ -568,15 +615,131 @@ def test_blocks_that_never_came_are_a_hole_from_the_last_one_before_them(house: 
         received = us(TEN + 25 * MINUTE)
         markets = {"BTCUSDT": BTC}
         frames = [binance(parts[4][0])]
-        skipped = Block(collector, first + 2, 1, "binance_stream", markets, [received], frames, [])
-    with Consumer(house.lake, lambda _: Handed(collector, skipped), FEEDS, house.clock, most_s=0) as consumer:
-        consumer.step()
-        consumer.flush()
-    found = find_holes(house.lake, Window.of_day(TEN.date()), house.clock.now())
-    assert found.select("key", "gap_start_at", "gap_end_at", "cause", "state").rows() == [
-        (BTC, before - MARGIN, TEN + 25 * MINUTE + MARGIN, "our_downtime", "open")
+        house.take(Block(collector, first + 2, 1, "binance_stream", markets, [received], frames, []))
+    why = f"binance_stream: blocks {first} to {first + 2} of {collector} never came"
+    assert house.found_holes() == [(BTC, before - MARGIN, TEN + 25 * MINUTE + MARGIN, "our_downtime", "open", why)]
+
+
+@pytest.mark.parametrize("has_messages", [True, False])
+def test_blocks_that_were_lost_in_days_of_absence_are_a_hole_of_all_that_time(
+    house: House, *, has_messages: bool
+) -> None:
+    """Also where the first block after them says nothing but that a connection was opened."""
+    old = tape(BTC, TEN - 5 * DAY, TEN - 5 * DAY + MINUTE)
+    heard, back = us(TEN - 5 * DAY + MINUTE), us(TEN + 25 * MINUTE)
+    house.set_now(TEN + 30 * MINUTE)
+    house.take(block_of(0, [binance(record) for record in old], heard))
+    opened = Event("opened", back, back, "1 symbols", n=1)
+    frames = [binance(record) for record in tape(BTC, TEN + 24 * MINUTE, TEN + 25 * MINUTE)]
+    events = house.take(block_of(2, frames if has_messages else [], back, opened))
+    assert events.filter(kind="blocks_lost")["ends_at"].to_list() == [TEN + 25 * MINUTE]
+    why = "binance_stream: blocks 1 to 2 of c0ffee never came"
+    since = TEN - 5 * DAY + MINUTE - MARGIN
+    assert house.found_holes() == [(BTC, since, TEN + 25 * MINUTE + MARGIN, "our_downtime", "open", why)]
+
+
+@pytest.mark.parametrize(
+    ("number", "since", "lost"),
+    [(0, 0, []), (3, 0, []), (4, 0, [1]), (11, 0, [2]), (11, 11, []), (14, 11, []), (15, 11, [1])],
+)
+def test_what_came_before_a_lake_knew_of_a_lane_is_lost_to_it(
+    house: House, number: int, since: int, lost: list[int]
+) -> None:
+    """Whoever had it: another table or lake, or a broker that forgot. A lane begins with its own number, and not
+    before its collector's first one."""
+    record = tape(BTC, TEN, TEN + MINUTE)[0]
+    block = msgspec.structs.replace(block_of(number, [binance(record)], us(TEN + MINUTE)), lanes=4, since=since)
+    events = house.take(block)
+    assert events.filter(kind="blocks_lost")["n"].to_list() == lost
+    # Nobody knows since when, so that the ledger names no time.
+    assert house.found_holes() == []
+
+
+@pytest.mark.timeout(120)
+def test_an_unreadable_message_is_kept_and_its_trades_are_asked_of_the_venue(house: House) -> None:
+    minutes = Window(TEN, TEN + 5 * MINUTE)
+    records = tape(BTC, minutes.start, minutes.end)
+    poisoned = records[7]
+    frames = [binance(record) for record in records]
+    frames[7] = frames[7].replace(f'"{poisoned["price"]:f}"'.encode(), b"null")
+    house.set_now(TEN + HOUR + 3 * MINUTE)
+    received = [us(record["traded_at"]) + 200_000 for record in records]
+    markets = {"BTCUSDT": BTC, "ETHUSDT": ETH}
+    events = house.take(Block("c0ffee", 0, 1, "binance_stream", markets, received, frames, []))
+    [bad] = events.filter(kind="bad").to_dicts()
+    assert (bad["body"], bad["n"], bad["detail"]) == (
+        frames[7],
+        1,
+        "unreadable: Expected `str`, got `null` - at `$.data.p`",
+    )
+    # Of the market that it names, and of no other.
+    [hole] = events.filter(kind="hole").to_dicts()
+    arrived = bad["starts_at"]
+    assert (hole["subject"], hole["starts_at"], hole["ends_at"]) == (BTC, arrived - MARGIN, arrived + MARGIN)
+    assert hole["body"] is None
+    house.carry_on()
+    assert house.trades(BTC, minutes) == [row for row in expected(BTC, *bounds(minutes)) if row[0] != told_id(poisoned)]
+    assert [row[3:5] for row in house.holes()] == [("provider_error", "open")]
+    house.repair()
+    assert [row[3:5] for row in house.holes()] == [("provider_error", "repaired")]
+    assert house.trades(BTC, minutes) == expected(BTC, *bounds(minutes))
+    assert house.failed() == []
+
+
+def test_a_message_that_names_no_market_is_a_hole_of_each_and_a_changed_format_one_an_hour(house: House) -> None:
+    markets = {"BTCUSDT": BTC, "ETHUSDT": ETH}
+    house.set_now(TEN + 2 * HOUR)
+    changed = b'{"stream":"@aggTrade","payload":[]}'
+    with Journal(house.settings.state_dir / "stream" / "binance_stream") as journal:
+        for n in range(60):
+            received = [us(TEN + 30 * MINUTE + n * MINUTE) + second * 10**6 for second in range(0, 60, 5)]
+            journal.append(
+                Block(journal.collector, n, 1, "binance_stream", markets, received, [changed] * len(received), [])
+            )
+    house.consume()
+    assert house.lake.read(RawStreamEvents).group_by("kind").len().sort("kind").rows() == [("bad", 720), ("hole", 120)]
+    why = "binance_stream: unreadable messages"
+    first = TEN + 30 * MINUTE - MARGIN, TEN + HOUR + MINUTE
+    second = TEN + HOUR + MINUTE - MARGIN, TEN + 90 * MINUTE
+    assert house.found_holes() == [
+        (market, *span, "provider_error", "open", why) for market in (BTC, ETH) for span in (first, second)
     ]
-    assert found["detail"].item() == f"binance_stream: blocks {first} to {first + 2} of {collector} never came"
+
+
+def test_a_clock_that_is_behind_the_venues_costs_holes_that_are_asked_for(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trades of what is the future to us are refused: they are asked for once our clock says that they were."""
+    minutes = Window(TEN + 10 * MINUTE, TEN + 12 * MINUTE)
+    records = tape(BTC, *bounds(minutes))
+    behind = [binance(record) for record in records]
+    house.set_now(TEN + HOUR + 3 * MINUTE)
+    events = house.take(block_of(0, behind, us(minutes.end - 8 * MINUTE)))
+    [hole] = events.to_dicts()
+    assert (hole["kind"], hole["subject"], hole["detail"]) == ("hole", BTC, "our clock was behind the venue's")
+    first, last = (record["traded_us"] // 1000 * 1000 for record in (records[0], records[-1]))
+    assert (us(hole["starts_at"]) + 5_000_000, us(hole["ends_at"]) - 5_000_000) == (first, last)
+    assert "binance_stream: our clock is 4" in caplog.text
+    assert "set this machine's clock" in caplog.text
+    house.carry_on()
+    assert [row[3:5] for row in house.holes()] == [("our_downtime", "open")]
+    house.repair()
+    assert [row[3:5] for row in house.holes()] == [("our_downtime", "repaired")]
+    assert house.trades(BTC, minutes) == expected(BTC, *bounds(minutes))
+
+
+def block_of(number: int, frames: Sequence[bytes], received_us: int, *events: Event) -> Block:
+    markets = {"BTCUSDT": BTC}
+    received = [received_us] * len(frames)
+    return Block("c0ffee", number, 1, "binance_stream", markets, received, list(frames), list(events))
+
+
+def bounds(window: Window) -> tuple[datetime, datetime]:
+    return window.start, window.end
+
+
+def told_id(record: Mapping[str, Any]) -> str:
+    return str(record["trade_id"])
 
 
 class Handed:
@@ -584,8 +747,8 @@ class Handed:
 
     n_parts = 1
 
-    def __init__(self, collector: str, block: Block) -> None:
-        self._deliveries = [Delivery(f"broker/{collector}", (1,), block)]
+    def __init__(self, block: Block) -> None:
+        self._deliveries = [Delivery(f"broker/{block.pull_id}", (1,), block)]
 
     def poll(self, _: float) -> list[Delivery]:
         told, self._deliveries = self._deliveries, []
