@@ -17,7 +17,8 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -26,7 +27,7 @@ from confluent_kafka.admin import AdminClient
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, TransientError
 from crypto_assets.stream.blocks import Block, decode, encode
-from crypto_assets.stream.transport import ChannelsChanged, Delivery, Landed, Position
+from crypto_assets.stream.transport import ChannelsChanged, Delivery, IsOver, Landed, Position, never
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaEr
 
 def settings_of(servers: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """librdkafka's settings for a broker: its address and what the environment says of it. They may hold secrets."""
-    told = {name: environment.get(f"KAFKA_{name.upper().replace('.', '_')}", "").strip() for name in _PROPERTIES}
+    told = {name: environment.get(_variable(name), "").strip() for name in _PROPERTIES}
     return {
         "bootstrap.servers": servers,
         "client.id": "crypto-assets",
@@ -85,6 +86,23 @@ def settings_of(servers: str, environment: Mapping[str, str]) -> dict[str, Any]:
         "socket.keepalive.enable": True,
         **{name: value for name, value in told.items() if value},
     }
+
+
+def _variable(name: str) -> str:
+    return f"KAFKA_{name.upper().replace('.', '_')}"
+
+
+@contextmanager
+def _configured(where: str, safe: str) -> Iterator[None]:
+    """Name the variables that librdkafka does not take; never what it says of them, which holds their values."""
+    try:
+        yield
+    except KafkaException as error:
+        said = str(error.args[0]).replace("SASL mechanism", "sasl.mechanism")
+        names = [_variable(name) for name in _PROPERTIES if name in said]
+        what = f"{' and '.join(names) or 'what KAFKA_* says'} cannot be used"
+        hint = "set it as the broker wants it; a file must be there and readable"
+        raise NeedsYouError(what, where=where, safe=safe, hint=hint) from None
 
 
 def group_of(root: str) -> str:
@@ -106,6 +124,7 @@ class KafkaSink:
         self, servers: str, topic: str, *, environment: Mapping[str, str], patience_s: float = _PATIENCE_S
     ) -> None:
         self.name = f"kafka://{servers}/{topic}"
+        self.place = ""
         self._topic = topic
         self._settings = settings_of(servers, environment)
         self._patience_s = patience_s
@@ -129,13 +148,14 @@ class KafkaSink:
             raise _explained(_noticed(self._noticed, error), self.name, _SAFE_PUT) from None
         if self._topic not in found.topics:
             raise _explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), self.name, _SAFE_PUT)
+        self.place = f"kafka/{found.cluster_id}/{self._topic}"
         n_partitions = len(found.topics[self._topic].partitions)
         # A topic never has fewer than it had: it is another one by now, and so are its lanes.
-        pinned = memory.get("partitions", n_partitions)
+        pinned = memory.get(self.place, n_partitions)
         self._n_partitions = pinned if 0 < pinned <= n_partitions else n_partitions
-        return {"partitions": self._n_partitions}
+        return {self.place: self._n_partitions}
 
-    def put(self, blocks: Sequence[Block]) -> None:
+    def put(self, blocks: Sequence[Block], is_over: IsOver = never) -> None:
         """See ``transport.Sink``. Blocks that are on their way from an earlier call are waited for, not put again."""
         producer = self._started()
         deadline = time.monotonic() + self._patience_s
@@ -148,7 +168,7 @@ class KafkaSink:
             if key not in self._pending:
                 self._pending.add(key)
                 self._produce(producer, block)
-        while wanted & self._pending and self._failure is None and time.monotonic() < deadline:
+        while wanted & self._pending and self._failure is None and time.monotonic() < deadline and not is_over():
             producer.poll(0.1)
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -168,21 +188,21 @@ class KafkaSink:
 
     def _started(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer(
-                {
-                    **self._settings,
-                    "enable.idempotence": True,
-                    # A block that is refused stops those behind it, which would overtake it otherwise.
-                    "enable.gapless.guarantee": True,
-                    "acks": "all",
-                    "message.timeout.ms": 0,
-                    "message.max.bytes": _MOST_MESSAGE_BYTES,
-                    "compression.type": "zstd",
-                    "linger.ms": 5,
-                    "queue.buffering.max.kbytes": _QUEUE_KBYTES,
-                    "error_cb": self._notice,
-                }
-            )
+            settings = {
+                **self._settings,
+                "enable.idempotence": True,
+                # A block that is refused stops those behind it, which would overtake it otherwise.
+                "enable.gapless.guarantee": True,
+                "acks": "all",
+                "message.timeout.ms": 0,
+                "message.max.bytes": _MOST_MESSAGE_BYTES,
+                "compression.type": "zstd",
+                "linger.ms": 5,
+                "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+                "error_cb": self._notice,
+            }
+            with _configured(self.name, _SAFE_PUT):
+                self._producer = Producer(settings)
         return self._producer
 
     def _produce(self, producer: Producer, block: Block) -> None:
@@ -319,19 +339,19 @@ class KafkaSource:
 
     def _started(self) -> Consumer:
         if self._consumer is None:
-            consumer = Consumer(
-                {
-                    **self._settings,
-                    **self._group,
-                    "enable.auto.commit": False,
-                    "enable.auto.offset.store": False,
-                    # A position that is gone is told of, and begun anew by us.
-                    "auto.offset.reset": "error",
-                    "allow.auto.create.topics": False,
-                    "queued.max.messages.kbytes": _AHEAD_KBYTES,
-                    "error_cb": self._notice,
-                }
-            )
+            settings = {
+                **self._settings,
+                **self._group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # A position that is gone is told of, and begun anew by us.
+                "auto.offset.reset": "error",
+                "allow.auto.create.topics": False,
+                "queued.max.messages.kbytes": _AHEAD_KBYTES,
+                "error_cb": self._notice,
+            }
+            with _configured(self._where, _SAFE_READ):
+                consumer = Consumer(settings)
             consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
             self._consumer = consumer
         return self._consumer

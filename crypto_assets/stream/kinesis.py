@@ -30,7 +30,7 @@ from crypto_assets.resources import aws
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.stream.blocks import Block, decode, encode
 from crypto_assets.stream.group import Group
-from crypto_assets.stream.transport import ChannelsChanged, Delivery, Landed, Position
+from crypto_assets.stream.transport import ChannelsChanged, Delivery, IsOver, Landed, Position, never
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ _KEY_BYTES, _AROUND_BYTES = 64, 8
 _MAGIC = b"CAB1"
 # What a record of a MiB may become: repeated text shrinks a thousandfold, and messages hold at most a few MiB a block.
 _MOST_UNPACKED_BYTES = 64 * 2**20
-_READ_S = 10.0
+# How long an answer is waited for, and how often it is asked for. Who puts tries again by itself.
+_READ_S, _READ_ATTEMPTS = 10.0, 2
+_PUT_S, _PUT_ATTEMPTS = 5.0, 1
 # Full jitter below 0.1, 0.2, 0.4 ... s: what a shard's second of throughput needs to be free again.
 _PUT_TRIES, _FIRST_PUT_WAIT_S, _LONGEST_PUT_WAIT_S = 8, 0.1, 5.0
 # A shard answers five reads a second, shared by all who read it; two lakes may.
@@ -80,6 +82,7 @@ class KinesisSink:
         self, stream: str, *, client: Any = None, clock: Clock | None = None, rng: random.Random | None = None
     ) -> None:
         self.name = f"kinesis://{stream}"
+        self.place = ""
         self._stream = stream
         self._given = client
         self._client: Any = client
@@ -91,14 +94,15 @@ class KinesisSink:
     def open(self, memory: Mapping[str, int]) -> dict[str, int]:
         """See ``transport.Sink``."""
         if self._client is None:
-            self._client = _client(self._stream, _SAFE_PUT)
+            self._client = _client(self._stream, _SAFE_PUT, _PUT_S, _PUT_ATTEMPTS)
         try:
-            self._client.describe_stream_summary(StreamName=self._stream)
+            told = self._client.describe_stream_summary(StreamName=self._stream)
         except _ERRORS as error:
             raise _explained(error, self._client, self._stream, _SAFE_PUT) from error
+        self.place = str(told["StreamDescriptionSummary"]["StreamARN"])
         return {}
 
-    def put(self, blocks: Sequence[Block]) -> None:
+    def put(self, blocks: Sequence[Block], is_over: IsOver = never) -> None:
         """See ``transport.Sink``."""
         lanes: dict[str, deque[tuple[int, bytes]]] = {}
         for block in blocks:
@@ -119,10 +123,12 @@ class KinesisSink:
                 n_failures = 0
                 continue
             n_failures += 1
-            if n_failures >= _PUT_TRIES or isinstance(problem, NeedsYouError):
+            if n_failures >= _PUT_TRIES or isinstance(problem, NeedsYouError) or is_over():
                 raise problem
             longest = min(_LONGEST_PUT_WAIT_S, _FIRST_PUT_WAIT_S * 2**n_failures)
             self._clock.sleep(self._rng.uniform(0, longest))
+            if is_over():
+                raise problem
 
     def close(self) -> None:
         """See ``transport.Sink``."""
@@ -365,7 +371,7 @@ class KinesisSource:
 
     def _list(self, now: float) -> None:
         if self._client is None:
-            self._client = _client(self._stream, _SAFE_READ)
+            self._client = _client(self._stream, _SAFE_READ, _READ_S, _READ_ATTEMPTS)
         try:
             summary = self._client.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
             shards: list[dict[str, Any]] = []
@@ -542,24 +548,24 @@ def _number(position: Position) -> int:
     return number
 
 
-def _client(stream: str, safe: str) -> Any:
+def _client(stream: str, safe: str, answer_s: float, n_attempts: int) -> Any:
     import boto3
 
     try:
         # A session of its own: the forwarder is a thread, and the default session is not made for them. boto3 reads
         # AWS_DEFAULT_REGION only; the lake is found by AWS_REGION.
         return boto3.session.Session().client(
-            "kinesis", region_name=os.environ.get("AWS_REGION") or None, config=_config()
+            "kinesis", region_name=os.environ.get("AWS_REGION") or None, config=_config(answer_s, n_attempts)
         )
     except _ERRORS as error:
         raise _explained(error, None, stream, safe) from error
 
 
-def _config() -> Any:
+def _config(answer_s: float, n_attempts: int) -> Any:
     from botocore.config import Config
 
-    # We try again ourselves, and know which records are safe.
-    return Config(connect_timeout=5, read_timeout=_READ_S, retries={"mode": "standard", "total_max_attempts": 2})
+    retries = {"mode": "standard", "total_max_attempts": n_attempts}
+    return Config(connect_timeout=5, read_timeout=answer_s, retries=retries)
 
 
 def _explained(error: BaseException, client: Any, stream: str, safe: str) -> CryptoAssetsError:

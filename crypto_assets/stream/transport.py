@@ -20,6 +20,15 @@ Landed = Callable[[str], Position | None]
 """Where the table says that a channel was read up to."""
 
 
+IsOver = Callable[[], bool]
+"""Whether the time that was left is over."""
+
+
+def never() -> bool:
+    """For who has all the time."""
+    return False
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One record of a channel, and the position after it.
@@ -44,15 +53,20 @@ class Sink(Protocol):
     name: str
     """Its address, without secrets."""
 
+    place: str
+    """What keeps the blocks, by whatever address it is reached: known when it is open."""
+
     def open(self, memory: Mapping[str, int]) -> dict[str, int]:
-        """Get in touch, before the first ``put``. What it returns it is given again after a restart, as ``memory``.
+        """Get in touch, before the first ``put``. What it returns it is given again after a restart, as ``memory``,
+        among what other sinks have returned.
 
         Raises as ``put``.
         """
         ...
 
-    def put(self, blocks: Sequence[Block]) -> None:
-        """Hand over blocks in order, and return when all of them are safe there.
+    def put(self, blocks: Sequence[Block], is_over: IsOver = never) -> None:
+        """Hand over blocks in order, and return when all of them are safe there. Once ``is_over`` it waits no longer
+        than for the request under way.
 
         Raises:
             TransientError: the transport is out of reach; none, some or all are there, and they may be put again.

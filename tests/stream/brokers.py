@@ -60,6 +60,11 @@ MISSING = pytest.mark.fault(
     fault="a stream or topic is missing, lost its records, or was made anew",
     promise="one line where a person must help; else it is read from its beginning, and nothing lands twice",
 )
+SWITCHED = pytest.mark.fault(
+    row=70,
+    fault="a collector's blocks go to another broker, or direct, while the last one has some that the lake lacks",
+    promise="refused in one line that names them; once they have landed it goes on by itself, nothing is lost",
+)
 
 
 def frame(trade: int, symbol: str = "BTCUSDT") -> bytes:
@@ -95,6 +100,14 @@ def append(journal: Journal, n_trades: int = 3, *, n_blocks: int = 1) -> list[in
         journal.append(block(journal.next_number, trades, collector=journal.collector, lanes=journal.lanes))
         told += trades
     return told
+
+
+def next_to_send(directory: Path) -> int:
+    """The first block of a journal that no broker has acknowledged, by the forwarder's note."""
+    try:
+        return int(json.loads((directory / "sent.json").read_bytes())["next"])
+    except FileNotFoundError:
+        return 0
 
 
 def held(lake: Lake) -> list[int]:

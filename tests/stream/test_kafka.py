@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -66,9 +67,12 @@ def own() -> Iterator[Broker]:
         yield made
 
 
-def sink(broker: Broker, *, patience_s: float = 10.0, memory: dict[str, int] | None = None) -> KafkaSink:
+PLACE = "kafka/lab/trades"
+
+
+def sink(broker: Broker, *, patience_s: float = 10.0, n_partitions: int = 3) -> KafkaSink:
     made = KafkaSink(broker.servers, "trades", environment={}, patience_s=patience_s)
-    assert made.open(memory or {}) == {"partitions": (memory or {}).get("partitions", 3)}
+    assert made.open({PLACE: n_partitions}) == {PLACE: n_partitions}
     return made
 
 
@@ -111,7 +115,7 @@ def test_what_is_put_twice_is_landed_once(lake: Lake, broker: Broker) -> None:
 
 @MOVED
 def test_a_lane_stays_in_its_partition_when_a_topic_is_given_more(broker: Broker) -> None:
-    out = sink(broker, memory={"partitions": 2})
+    out = sink(broker, n_partitions=2)
     out.put(blocks(range(20), lanes=20))
     out.close()
 
@@ -126,6 +130,15 @@ def test_a_lane_stays_in_its_partition_when_a_topic_is_given_more(broker: Broker
     assert set(found.values()) == {"/0", "/1"}
 
 
+@MOVED
+def test_a_cluster_that_is_named_by_other_servers_is_known_again_and_another_is_not(broker: Broker) -> None:
+    more = KafkaSink(f"{broker.servers},127.0.0.1:{free_port()}", "trades", environment={})
+    assert more.open({PLACE: 2, "kafka/another/trades": 1}) == {PLACE: 2}
+    assert more.place == PLACE
+    assert more.open({"kafka/another/trades": 1}) == {PLACE: 3}
+    more.close()
+
+
 def test_offsets_are_committed_to_kafka_for_the_tools_that_show_lag(lake: Lake, broker: Broker) -> None:
     out = sink(broker)
     out.put(blocks(range(5)))
@@ -134,9 +147,11 @@ def test_offsets_are_committed_to_kafka_for_the_tools_that_show_lag(lake: Lake, 
         run(reading, lambda: len(held(lake)) == 15)
         source: Any = reading._source
         places = [TopicPartition("trades", partition) for partition in range(3)]
-        committed = {told.offset for told in source._consumer.committed(places, timeout=10)}
 
-    assert 5 in committed
+        def is_committed() -> bool:
+            return 5 in {told.offset for told in source._consumer.committed(places, timeout=10)}
+
+        run(reading, is_committed)
 
 
 def test_two_consumers_share_the_partitions_and_a_rebalance_loses_and_doubles_nothing(
@@ -182,9 +197,10 @@ def test_of_two_that_read_the_same_partitions_the_later_goes_on_from_where_the_o
 
 @AWAY
 def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_twice(lake: Lake, own: Broker) -> None:
-    out = sink(own, patience_s=1)
+    out = sink(own)
     out.put(blocks(range(3)))
     own.signal(signal.SIGSTOP)
+    out._patience_s = 1
     with pytest.raises(TransientError, match="the broker cannot be reached; the journal keeps"):
         out.put(blocks(range(3, 6)))
     own.signal(signal.SIGCONT)
@@ -201,16 +217,30 @@ def test_a_broker_that_is_away_is_said_and_its_blocks_are_neither_lost_nor_put_t
 
 
 @AWAY
+def test_a_put_waits_no_longer_than_it_is_told_to(own: Broker) -> None:
+    out = sink(own, patience_s=250)
+    own.signal(signal.SIGSTOP)
+    with pytest.raises(TransientError, match="the broker cannot be reached"):
+        out.put(blocks(range(3)), lambda: True)
+    out.close()
+
+
+@AWAY
 def test_a_consumer_commits_what_it_has_while_the_broker_is_away_and_goes_on_when_it_is_back(
     lake: Lake, own: Broker
 ) -> None:
     out = sink(own)
     with consumer(lake, own) as reading:
         out.put(blocks(range(3)))
-        run(reading, lambda: len(held(lake)) == 9)
-        own.signal(signal.SIGSTOP)
-        for _ in range(10):
+        reading._most_s = 300
+        while reading._batch.n_rows + reading._batch.n_unread < 9:
             reading.step(0.1)
+        own.signal(signal.SIGSTOP)
+        reading._most_s = 0.05
+        while not held(lake):
+            with suppress(TransientError):
+                reading.step(0.1)
+        assert held(lake) == trades_of(range(3))
         own.signal(signal.SIGCONT)
         out.put(blocks(range(3, 6)))
         run(reading, lambda: len(held(lake)) == 18, seconds=60)
@@ -230,7 +260,7 @@ def test_a_broker_that_lost_its_records_is_read_from_its_new_beginning(lake: Lak
         # The producer's session is gone with the broker's memory; the forwarder repeats until it is taken.
         for _ in range(20):
             try:
-                out.open({"partitions": 3})
+                out.open({PLACE: 3})
                 out.put(blocks(range(5, 8)))
                 break
             except TransientError:
@@ -248,7 +278,7 @@ def test_records_of_others_are_left_out_in_one_line(
 ) -> None:
     for foreign in (b"hello", b"", b"\x00" * 300):
         broker.put(foreign)
-    out = sink(broker, memory={"partitions": 1})
+    out = sink(broker, n_partitions=1)
     out.put(blocks(range(2)))
     out.close()
     with caplog.at_level(logging.WARNING), consumer(lake, broker) as reading:
@@ -329,6 +359,43 @@ def test_a_password_that_is_refused_needs_a_person_and_is_not_shown() -> None:
             _poll_until_it_says(reading)
         reading.close()
     assert SECRET not in str(said.value)
+
+
+@REFUSED
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": SECRET}, "KAFKA_SECURITY_PROTOCOL cannot be used"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_LOCATION": f"/nowhere/{SECRET}"},
+            "KAFKA_SSL_CA_LOCATION cannot be used",
+        ),
+        (
+            {
+                "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_SASL_MECHANISM": SECRET,
+                "KAFKA_SASL_USERNAME": "someone",
+                "KAFKA_SASL_PASSWORD": SECRET,
+            },
+            "KAFKA_SASL_MECHANISM cannot be used",
+        ),
+        (
+            {
+                "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_SASL_MECHANISM": "PLAIN",
+                "KAFKA_SASL_PASSWORD": SECRET,
+            },
+            "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD cannot be used",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_and_not_repeated(environment: dict[str, str], named: str) -> None:
+    reading = KafkaSource("127.0.0.1:1", "trades", lambda _: None, group="g", environment=environment)
+    out = KafkaSink("127.0.0.1:1", "trades", environment=environment)
+    for use in (lambda: out.open({}), lambda: reading.poll(0)):
+        with pytest.raises(NeedsYouError, match=f"kafka://127.0.0.1:1/trades: {named}; ") as said:
+            use()
+        assert SECRET not in str(said.value)
 
 
 class _refusing_broker:  # noqa: N801 - a context manager, used like a function
