@@ -38,7 +38,7 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
     """Messages of one connection.
 
     Attributes:
-        collector: who received them; an id that stays with a collector's journal.
+        collector: who received them; an id that stays with a collector's journal while it stays where it is.
         number: the block's place in that journal, from 0.
         lanes: into how many lanes the collector deals its blocks.
         feed: the name of the feed.
@@ -48,6 +48,7 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
         events: what happened to the connection meanwhile.
         newest_us: our clock at the newest message that the collector had had by then, in this block or before; 0 for
             none. What comes after it may have been missed.
+        since: the number of the first block that this collector ever gave.
     """
 
     collector: str
@@ -59,6 +60,7 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
     frames: list[bytes]
     events: list[Event]
     newest_us: int = 0
+    since: int = 0
 
     @property
     def pull_id(self) -> str:
@@ -69,6 +71,11 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
     def lane(self) -> str:
         """The lane that it travels in: blocks of one lane keep their order."""
         return f"{self.collector}/{self.number % self.lanes}"
+
+    @property
+    def first_of_lane(self) -> int:
+        """The number of the first block that ever travelled in its lane."""
+        return self.since + (self.number - self.since) % self.lanes
 
 
 _ENCODER = msgspec.msgpack.Encoder()

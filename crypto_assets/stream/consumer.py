@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -29,9 +30,12 @@ from crypto_assets.providers.feed import Feed, Messages
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake, PositionMoved
 from crypto_assets.stream.blocks import Block, Event
+from crypto_assets.stream.collector import MARGIN_US
 from crypto_assets.stream.transport import ChannelsChanged, Delivery, Position, Source
 from crypto_assets.tables.contract import UTC_TIME, Contract, polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
+from crypto_assets.tables.trusted import CLOCK_SKEW
+from crypto_assets.tables.window import DAY
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +129,8 @@ class Consumer:
         self._compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
         self._compacting: Future[None] | None = None
         self._n_landed = 0
+        # Of which feeds our clock is behind.
+        self._is_behind: dict[str, bool] = {}
         self._n_parts = 1
         self._source = connect(self.landed)
         self._n_parts = self._source.n_parts
@@ -137,6 +143,7 @@ class Consumer:
     ) -> None:
         self._writer.shutdown(wait=True, cancel_futures=True)
         self._compactor.shutdown(wait=True, cancel_futures=True)
+        self._look_at_compaction()
         self._source.close()
 
     def landed(self, channel: str) -> Position | None:
@@ -211,12 +218,16 @@ class Consumer:
         app = _app(block)
         if app not in self._next:
             self._next[app] = self._lake.landed(RawTrades, app)
-        expected = batch.numbers.get(app, self._next[app])
-        if expected is not None and block.number < expected:
+        known = batch.numbers.get(app, self._next[app])
+        # Of a lane that this lake knows nothing of, all that was before is lost to it, whoever had it.
+        expected = block.first_of_lane if known is None else known
+        if block.number < expected:
             return
         events = list(block.events)
-        if expected is not None and block.number > expected:
-            events.append(_lost(block, expected))
+        if block.number > expected:
+            lost = _lost(block, expected)
+            events.append(lost)
+            log.warning("%s: %s", block.feed, lost.detail)
         batch.numbers[app] = block.number + block.lanes
         if block.feed not in self._feeds:
             raise DataError(
@@ -248,7 +259,9 @@ class Consumer:
         unread, batch.unread, batch.n_unread, batch.n_unread_bytes = batch.unread, [], 0, 0
         for some in _alike(unread):
             blocks = [block for block, _ in some]
-            decoded = self._feeds[blocks[0].feed].decode(_messages(blocks))
+            feed = self._feeds[blocks[0].feed]
+            decoded = feed.decode(_messages(blocks))
+            ahead = self._ahead(feed, decoded.trades)
             if len(decoded.trades):
                 batch.trades.append(decoded.trades)
                 batch.n_rows += len(decoded.trades)
@@ -256,12 +269,39 @@ class Consumer:
             first = 0
             for block, events in some:
                 last = first + len(block.frames)
-                bad = [(i - first, decoded.bad[i]) for i in range(first, last) if i in decoded.bad]
+                bad = {i - first: decoded.bad[i] for i in range(first, last) if i in decoded.bad}
                 first = last
-                events += [Event("bad", block.received_us[i], block.received_us[i], why, n=1) for i, why in bad]
-                batch.add_beside(RawStreamEvents, block, _event_rows(block, events))
+                missed = _unread(block, bad) if bad and feed.has_trades else []
+                happened = [*events, *ahead.get(block.pull_id, ()), *missed]
+                batch.add_beside(RawStreamEvents, block, _event_rows(block, happened, bad))
                 if (block.pull_id,) in of_block:
                     batch.add_beside(RawStreamPrices, block, of_block[block.pull_id,])
+
+    def _ahead(self, feed: Feed, trades: pl.DataFrame) -> dict[str, list[Event]]:
+        """What there is to say, by block, of trades that are refused because our clock is far behind the venue's."""
+        if trades.is_empty():
+            return {}
+        ahead = pl.col("traded_us") // 1000 - pl.col("ingested_at").dt.epoch("ms")
+        skew, most = (limit // timedelta(milliseconds=1) for limit in (CLOCK_SKEW, DAY))
+        # What is further ahead is no clock, but a bad time.
+        refused = trades.filter((ahead > skew) & (ahead <= most), pl.col("subject").is_not_null())
+        was_behind, self._is_behind[feed.name] = self._is_behind.get(feed.name, False), not refused.is_empty()
+        if refused.is_empty():
+            return {}
+        if not was_behind:
+            log.warning(
+                "%s: our clock is %d s behind the venue's; what was traded meanwhile is refused and noted as holes, "
+                "which are asked of the venue; set this machine's clock",
+                feed.name,
+                refused.select(ahead.max()).item() // 1000,
+            )
+        told: dict[str, list[Event]] = {}
+        spans = refused.group_by("pull_id", "subject").agg(
+            start=pl.col("traded_us").min(), end=pl.col("traded_us").max()
+        )
+        for pull_id, market, start, end in spans.sort("pull_id", "subject").iter_rows():
+            told.setdefault(pull_id, []).append(_hole(start, end, "our clock was behind the venue's", market))
+        return told
 
     def _submit(self) -> None:
         self._decode()
@@ -288,8 +328,15 @@ class Consumer:
         self._source.passed(dict(landing.positions))
         self._n_landed += 1
         if self._n_landed % _COMPACT_EVERY == 0 and (self._compacting is None or self._compacting.done()):
+            self._look_at_compaction()
             self._compacting = self._compactor.submit(self._compact)
         return [landing]
+
+    def _look_at_compaction(self) -> None:
+        """Say what ended the last one before its time: nobody else asks."""
+        last, self._compacting = self._compacting, None
+        if last is not None and not last.cancelled() and (error := last.exception()) is not None:
+            log.error("small files were left, reads become slower: %r", error, exc_info=error)
 
     def _compact(self) -> None:
         for contract in (RawTrades, RawStreamPrices, RawStreamEvents):
@@ -386,17 +433,38 @@ def _messages(blocks: Sequence[Block]) -> Messages:
 
 def _lost(block: Block, expected: int) -> Event:
     """Blocks that should have come before this one: a broker forgot them, or a journal was thrown away."""
-    start = block.received_us[0] if block.received_us else 0
+    start = block.received_us[0] if block.received_us else _happened_us(block)
     n = (block.number - expected) // block.lanes
     return Event(
         "blocks_lost", start, start, f"blocks {expected} to {block.number} of {block.collector} never came", n=n
     )
 
 
-def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
+def _happened_us(block: Block) -> int:
+    """Our clock at a block without messages."""
+    return max((event.ends_us for event in block.events), default=block.newest_us)
+
+
+def _hole(start_us: int, end_us: int, why: str, market: str) -> Event:
+    return Event("hole", start_us - MARGIN_US, end_us + MARGIN_US, why, subject=market)
+
+
+def _unread(block: Block, bad: Iterable[int]) -> list[Event]:
+    """What unreadable messages may have held: a hole of each market that they name, of all where one names none."""
+    places = sorted(bad)
+    named = [{m for symbol, m in block.markets.items() if b'"%b"' % symbol.encode() in block.frames[i]} for i in places]
+    markets = {market for found in named for market in found or block.markets.values()}
+    start, end = block.received_us[places[0]], block.received_us[places[-1]]
+    return [_hole(start, end, "unreadable messages", market) for market in sorted(markets)]
+
+
+def _event_rows(block: Block, happened: Sequence[Event], bad: Mapping[int, str]) -> pl.DataFrame:
+    """What happened, and the messages that cannot be read: their reasons by their places."""
+    at = block.received_us
+    events = [*happened, *(Event("bad", at[i], at[i], why, n=1) for i, why in bad.items())]
     if not events:
         return _NO_EVENTS
-    arrived = block.received_us[-1] if block.received_us else max((e.ends_us for e in events), default=0)
+    arrived = block.received_us[-1] if block.received_us else _happened_us(block)
     told = {
         "pull_id": [block.pull_id] * len(events),
         "page": range(len(events)),
@@ -408,10 +476,17 @@ def _event_rows(block: Block, events: Sequence[Event]) -> pl.DataFrame:
         "ends_at": [event.ends_us for event in events],
         "n": [event.n for event in events],
         "detail": [event.detail for event in events],
+        "body": [*([None] * len(happened)), *(block.frames[i] for i in bad)],
     }
     clocks = ("ingested_at", "starts_at", "ends_at")
     rows = pl.DataFrame(
-        told, schema_overrides={"page": pl.Int32, "subject": pl.String, **dict.fromkeys(clocks, pl.Int64)}
+        told,
+        schema_overrides={
+            "page": pl.Int32,
+            "subject": pl.String,
+            "body": pl.Binary,
+            **dict.fromkeys(clocks, pl.Int64),
+        },
     )
     rows = rows.with_columns(pl.col(clocks).cast(UTC_TIME).dt.truncate("1ms")).with_columns(
         date=pl.col("ends_at").dt.date()

@@ -256,9 +256,9 @@ def flag(description: str, *, nullable: bool = False, sources: str | Sequence[st
     return dy.Bool(nullable=nullable, description=description, metadata=_facts("1", Kind.ATTRIBUTE, sources))
 
 
-def content(description: str) -> dy.Binary:
+def content(description: str, *, nullable: bool = False) -> dy.Binary:
     """Bytes, exactly as they came."""
-    return dy.Binary(description=description, metadata=_facts("bytes", Kind.ATTRIBUTE, ()))
+    return dy.Binary(nullable=nullable, description=description, metadata=_facts("bytes", Kind.ATTRIBUTE, ()))
 
 
 def fields(contract: type[Contract]) -> tuple[Field, ...]:

@@ -7,7 +7,7 @@ trusted table makes one of them.
 
 from __future__ import annotations
 
-from crypto_assets.tables.contract import Contract, Kind, Table, Write, Zone, clock, count, day, key, text
+from crypto_assets.tables.contract import Contract, Kind, Table, Write, Zone, clock, content, count, day, key, text
 
 _CADENCE = "with the stream, every 5 seconds or 100,000 rows"
 
@@ -74,7 +74,7 @@ class RawStreamPrices(Delivered):
 
 
 class RawStreamEvents(Delivered):
-    """What happened to a stream's connection: opened, lost, hole, refused, error, bad, silent, dropped, counts."""
+    """What happened to a stream's connection, what was missed of it, and the messages that could not be read."""
 
     table = _stream_table("stream_events", "ends_at", "kind")
 
@@ -84,6 +84,9 @@ class RawStreamEvents(Delivered):
     ends_at = clock("Its end (exclusive).")
     n = count("How many messages or prices it is about.", kind=Kind.INTERVAL, wide=True)
     detail = text("One line, without secrets; of counts a JSON object.")
+    body = content(
+        "The data message that could not be read, as received, with secrets redacted; else null.", nullable=True
+    )
     date = day("UTC day of ends_at; the partition.")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from benchmarks.stream_load import binance_messages, finnhub_messages, walks
 from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.stream import consumer
 from crypto_assets.stream.blocks import Block, Event
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
@@ -36,11 +38,9 @@ def _landed(home: Path, feeds: tuple[str, ...], *, at_once: bool) -> list[pl.Dat
     lake = Lake(str(home / f"lake-{at_once}"))
     journals = [home / feed for feed in feeds]
     rows = 100_000 if at_once else 1
-    with Consumer(
-        lake, lambda landed: DirectSource(journals, landed), FEEDS, SystemClock(), most_rows=rows
-    ) as consumer:
-        consumer.step(0.0)
-        consumer.flush()
+    with Consumer(lake, lambda landed: DirectSource(journals, landed), FEEDS, SystemClock(), most_rows=rows) as reading:
+        reading.step(0.0)
+        reading.flush()
     tables = (RawTrades, RawStreamPrices, RawStreamEvents)
     return [lake.scan(table).sort("pull_id", "page").collect() for table in tables]
 
@@ -66,6 +66,21 @@ def test_blocks_of_two_feeds_that_come_together_keep_their_names_places_and_faul
     assert trades.filter(symbol="ETHUSDT")["subject"].unique().to_list() == ["binance:ETH/USDT"]
     strangers = {"SOLUSDT", "BNBUSDT", "BINANCE:ETHUSDT", "BINANCE:SOLUSDT", "BINANCE:BNBUSDT"}
     assert set(trades.filter(pl.col("subject").is_null())["symbol"]) == strangers
+
+
+def test_a_compaction_that_breaks_is_said_and_the_stream_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: object) -> None:
+        raise OSError("no such file")
+
+    monkeypatch.setattr(consumer, "_COMPACT_EVERY", 1)
+    monkeypatch.setattr(Lake, "compact", breaks)
+    message = binance_messages(walks())
+    _collected(tmp_path, "binance_stream", [[message(n, _MS)] for n in range(3)])
+    trades, _, _ = _landed(tmp_path, ("binance_stream",), at_once=False)
+    assert len(trades) == 3
+    assert "small files were left, reads become slower: OSError('no such file')" in caplog.text
 
 
 def test_a_batch_of_one_row_lands_as_soon_as_it_is_there(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from crypto_assets.providers.venues import venue_of
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.tables import raw, trusted
-from crypto_assets.tables.contract import UTC_TIME, Contract, moment
+from crypto_assets.tables.contract import UTC_TIME, Contract, moment, polars_schema
 from crypto_assets.tables.quality import GapLedger, Quarantine
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 from crypto_assets.tables.trusted import INTERVALS, RELAYS, TRADE_STREAMS
@@ -108,6 +108,8 @@ _HOLE_CAUSES = {
     "silent": "venue_outage",
     "the handshake was refused": "venue_outage",
     "blocks ": "our_downtime",
+    "unreadable messages": "provider_error",
+    "our clock was behind": "our_downtime",
 }
 
 
@@ -164,7 +166,7 @@ def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
     )
     events = lake.scan(RawStreamEvents, day).filter(pl.col("provider").is_in(TRADE_STREAMS))
     missed = events.filter(pl.col("kind") == "hole", pl.col("subject").is_not_null()).select(*_MISSED)
-    stated = (
+    stated = _joined(
         pl.concat([missed, *_lost(lake, events.filter(kind="blocks_lost").collect())])
         .select(
             key="subject",
@@ -188,6 +190,15 @@ def find_holes(lake: Lake, window: Window, now: datetime) -> pl.DataFrame:
     return holes(trusted.Trades.table.full_name, known, stated, answers_about(lake, archive, whole), now)
 
 
+def _joined(stated: pl.DataFrame) -> pl.DataFrame:
+    """What touches within an hour as one: of a stream that nobody can read any more each block says a hole."""
+    of = [*map(pl.col, ("key", "cause", "detail")), pl.col("start").dt.truncate("1h").alias("hour")]
+    ended = pl.col("end").cum_max().shift(1).over(of)
+    spans = stated.sort("start", "end").with_columns(begins=(pl.col("start") > ended).fill_null(value=True))
+    runs = spans.with_columns(run=pl.col("begins").cum_sum().over(of))
+    return runs.group_by(*of, "run").agg(pl.col("start").min(), pl.col("end").max()).drop("hour", "run")
+
+
 _MISSED = ("provider", "subject", "starts_at", "ends_at", "detail")
 # How the consumer names blocks that never came, and how far their trades may lie beyond the blocks around them.
 _BLOCKS = r"blocks (\d+) to \d+ of "
@@ -198,13 +209,7 @@ def _lost(lake: Lake, events: pl.DataFrame) -> Iterator[pl.LazyFrame]:
     """What blocks that never came held: the time from the last of their collector's before them, of all its markets."""
     for event in events.with_columns(first=pl.col("detail").str.extract(_BLOCKS).cast(pl.Int64)).iter_rows(named=True):
         end = event["ends_at"]
-        collector = event["pull_id"].rpartition(":")[0]
-        number = pl.col("pull_id").str.extract(r":(\d+)$").cast(pl.Int64)
-        before = (
-            lake.scan(RawTrades, Window(end - DAY, end + _MARGIN))
-            .filter(pl.col("pull_id").str.starts_with(f"{collector}:"), pl.col("subject").is_not_null())
-            .filter(number < event["first"])
-        )
+        before = _before(lake, event["pull_id"].rpartition(":")[0], event["first"], end + _MARGIN)
         since = before.select(pl.col("ingested_at").max())
         yield (
             before.group_by("provider", "subject")
@@ -213,6 +218,20 @@ def _lost(lake: Lake, events: pl.DataFrame) -> Iterator[pl.LazyFrame]:
             .with_columns(pl.col("starts_at") - _MARGIN, detail=pl.lit(event["detail"]))
             .select(*_MISSED)
         )
+
+
+def _before(lake: Lake, collector: str, first: int, end: datetime) -> pl.LazyFrame:
+    """Trades of a collector's blocks before a number: of the last day that has any, however long ago, and of the day
+    before it."""
+    number = pl.col("pull_id").str.extract(r":(\d+)$").cast(pl.Int64)
+    # By bounds, since by them readers skip files of others.
+    is_of_it = pl.col("pull_id").is_between(pl.lit(f"{collector}:"), pl.lit(f"{collector}:~"))
+    is_before = is_of_it & (number < first) & pl.col("subject").is_not_null()
+    for day in reversed(lake.days(RawTrades) if first else []):
+        last = Window.of_day(day)
+        if last.start < end and lake.scan(RawTrades, last).filter(is_before).head(1).collect().height:
+            return lake.scan(RawTrades, Window(last.start - DAY, last.end)).filter(is_before)
+    return pl.LazyFrame(schema=polars_schema(RawTrades))
 
 
 def unseen_days(lake: Lake, spine: Spine, now: datetime) -> list[date]:
