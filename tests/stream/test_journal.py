@@ -362,16 +362,18 @@ def killed(directory: Path, notes: Path, after_s: float) -> None:
     process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(directory, notes))
     process.start()
     size = notes.stat().st_size if notes.exists() else 0
-    _until(lambda: notes.exists() and notes.stat().st_size > size)
-    time.sleep(after_s)
-    process.kill()
-    process.join()
+    try:
+        _until(lambda: notes.exists() and notes.stat().st_size > size)
+        time.sleep(after_s)
+    finally:
+        process.kill()
+        process.join()
     assert process.exitcode == -signal.SIGKILL
     process.close()
 
 
 def _until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.001)
