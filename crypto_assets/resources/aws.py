@@ -50,15 +50,20 @@ _CONNECT_S: Final = 10
 _ACTION: Final = re.compile(r"perform: ([a-z0-9-]+:\w+)")
 
 
+def _response(error: BaseException) -> dict[str, Any]:
+    """What the service has answered; empty where no answer came, which botocore's timeouts say as None."""
+    return getattr(error, "response", None) or {}
+
+
 def code_of(error: BaseException) -> str:
     """The service's code for the error, or botocore's name for what kept the request from being answered."""
-    told: dict[str, Any] = getattr(error, "response", {}).get("Error", {})
+    told = _response(error).get("Error", {})
     return str(told.get("Code") or type(error).__name__)
 
 
 def message_of(error: BaseException) -> str:
     """The service's own words; empty where no service has spoken."""
-    told: dict[str, Any] = getattr(error, "response", {}).get("Error", {})
+    told = _response(error).get("Error", {})
     return " ".join(str(told.get("Message") or "").split())
 
 
@@ -88,7 +93,7 @@ def explained(error: BaseException, service: str, *, where: str, safe: str, regi
         what = f"{service} refuses the request as it is ({code})"
         hint = "to ask again would not help: report it with this line"
         return NeedsYouError(what, where=where, safe=safe, hint=hint)
-    if not hasattr(error, "response"):
+    if not _response(error):
         return _unreachable(service, where=where, safe=safe, region=region)
     what = f"{service} failed with {code}"
     return TransientError(what, where=where, safe=safe, hint="run the same again in a moment")
