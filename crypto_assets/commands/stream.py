@@ -223,8 +223,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]]:
     from crypto_assets.providers.feeds import FEEDS
     from crypto_assets.stream.journal import identity, synced
+    from crypto_assets.stream.open import blocks_in
     from crypto_assets.stream.program import STATUS, absence, journal_directory
-    from crypto_assets.tables.stream import RawTrades
 
     told = []
     held = _newest(lake, now)
@@ -237,9 +237,11 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
         said = _read(directory / STATUS)
         is_running = said is not None and said["is_running"] and _age_s(said["at"], now) < _SILENT_S
         said = said or {}
-        position = None if known is None else lake.landed(RawTrades, f"direct/{known[0]}#0")
+        position = None if known is None else known.landed(blocks_in(lake))
         problem = f"connecting: {said.get('problem') or 'the first time'}"
         state = ("connected" if said.get("is_connected") else problem) if is_running else "stopped"
+        if is_running and said.get("forward_problem"):
+            state += f"; not forwarded: {said['forward_problem']}"
         told.append(
             {
                 "feed": name,

@@ -19,7 +19,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,8 +100,15 @@ class Slot(Protocol):
         ...
 
 
-def slot_of(root: str, options: Mapping[str, str], name: str = _FILE) -> Slot:
-    """Where a lease of the lake under this root is kept, by default its schedules'; ``options`` are the lake's."""
+Options = Mapping[str, str] | None
+"""A lake's, with its credentials."""
+
+
+def slot_of(root: str, options: Options | Callable[[], Options], name: str = _FILE) -> Slot:
+    """Where a lease of the lake under this root is kept, by default its schedules'.
+
+    ``options`` are the lake's. Who keeps the slot gives a function that says those of the moment: credentials end.
+    """
     if "://" in root:
         return ObjectSlot(f"{root}/{FOLDER}/{name}", options)
     return FileSlot(Path(root) / FOLDER / name)
@@ -253,31 +260,35 @@ _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 class ObjectSlot:
     """An object of a bucket, changed by conditional puts."""
 
-    def __init__(self, uri: str, options: Mapping[str, str]) -> None:
+    def __init__(self, uri: str, options: Options | Callable[[], Options]) -> None:
         import boto3
-        from botocore.config import Config
 
         parts = urlsplit(uri)
         self._uri = uri
         self._place = {"Bucket": parts.netloc, "Key": parts.path.strip("/")}
         # A session of its own: ticks are evaluated in threads, and the default session is not made for them.
         self._session: Any = boto3.session.Session()
-        self._options = {
-            "endpoint_url": options.get("AWS_ENDPOINT_URL"),
-            "region_name": options.get("AWS_REGION"),
-            "aws_access_key_id": options.get("AWS_ACCESS_KEY_ID"),
-            "aws_secret_access_key": options.get("AWS_SECRET_ACCESS_KEY"),
-            "aws_session_token": options.get("AWS_SESSION_TOKEN"),
-            "config": Config(
+        self._options = options
+
+    def _client(self) -> Any:
+        """A client for one request: ticks are minutes apart, and no connection is kept open for so long."""
+        from botocore.config import Config
+
+        options = (self._options() if callable(self._options) else self._options) or {}
+        client = self._session.client(
+            "s3",
+            endpoint_url=options.get("AWS_ENDPOINT_URL"),
+            region_name=options.get("AWS_REGION"),
+            aws_access_key_id=options.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=options.get("AWS_SECRET_ACCESS_KEY"),
+            aws_session_token=options.get("AWS_SESSION_TOKEN"),
+            config=Config(
                 connect_timeout=_CONNECT_S,
                 read_timeout=_READ_S,
                 retries={"mode": "standard", "total_max_attempts": _STORE_TRIES},
             ),
-        }
-
-    def _client(self) -> Any:
-        """A client for one request: ticks are minutes apart, and no connection is kept open for so long."""
-        return closing(self._session.client("s3", **self._options))
+        )
+        return closing(client)
 
     def read(self) -> tuple[bytes, str] | None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -299,7 +310,7 @@ class ObjectSlot:
         try:
             with self._client() as client:
                 client.put_object(**self._place, Body=body, ContentType="application/json", **condition)
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, OSError) as error:
             if _code(error) in _LOST:
                 return False
             self._refuse(error)

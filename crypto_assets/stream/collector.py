@@ -18,6 +18,7 @@ import contextlib
 import json
 import logging
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,13 +68,13 @@ class Subscription:
         feed: the feed.
         markets: provider's symbol to market or asset.
         address: the base address; the feed's own, or the sandbox's.
-        key: the key, or None.
+        key: the key, or None; what is shown of a subscription leaves it out.
     """
 
     feed: Feed
     markets: Mapping[str, str]
     address: str
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,26 @@ class _Filling:
         self.events.append(event)
 
     def parts(self) -> list[_Filling]:
-        """The same in parts that one record of a transport can hold, the events in the first."""
-        if self.n_bytes <= _MOST_BLOCK_BYTES:
+        """The same in parts that one record of a transport can hold, the events before the messages."""
+        if self.n_bytes + sum(map(_size, self.events)) <= _MOST_BLOCK_BYTES:
             return [self]
-        found = [_Filling(events=self.events)]
-        for frame, received_us in zip(self.frames, self.received_us, strict=True):
-            if found[-1].frames and found[-1].n_bytes + len(frame) > _MOST_BLOCK_BYTES:
+        found, room = [_Filling()], _MOST_BLOCK_BYTES
+
+        def part_for(size: int) -> _Filling:
+            nonlocal room
+            if size > room and (found[-1].frames or found[-1].events):
                 found.append(_Filling())
-            found[-1].frames.append(frame)
-            found[-1].received_us.append(received_us)
-            found[-1].n_bytes += len(frame)
+                room = _MOST_BLOCK_BYTES
+            room -= size
+            return found[-1]
+
+        for event in _joined(self.events):
+            part_for(_size(event)).events.append(event)
+        for frame, received_us in zip(self.frames, self.received_us, strict=True):
+            part = part_for(len(frame))
+            part.frames.append(frame)
+            part.received_us.append(received_us)
+            part.n_bytes += len(frame)
         return found
 
     def without_oldest(self) -> Event:
@@ -139,6 +150,27 @@ class _Filling:
         del self.frames[:n], self.received_us[:n]
         self.n_bytes = sum(map(len, self.frames))
         return dropped
+
+
+def _size(event: Event) -> int:
+    """How many bytes an event takes in a block, or a few more."""
+    return 64 + len(event.detail.encode()) + len((event.subject or "").encode())
+
+
+def _joined(events: Sequence[Event]) -> list[Event]:
+    """The events; holes of one market that touch are one, with the reason of the first."""
+    found: list[Event] = []
+    holes: dict[str | None, int] = {}
+    for event in events:
+        place = holes.get(event.subject) if event.kind == "hole" else None
+        if place is not None and found[place].starts_us <= event.starts_us <= found[place].ends_us:
+            ends_us = max(found[place].ends_us, event.ends_us)
+            found[place] = msgspec.structs.replace(found[place], ends_us=ends_us)
+            continue
+        if event.kind == "hole":
+            holes[event.subject] = len(found)
+        found.append(event)
+    return found
 
 
 class Collector:
@@ -188,8 +220,7 @@ class Collector:
         self._n_silent = 0
         self._problem = "not connected yet"
         self._shown: set[str] = set()
-        last = journal.last
-        self._newest_us = 0 if last is None else max([last.newest_us, *last.received_us[-1:]])
+        self._newest_us = _newest(journal.last)
         self._reason = "the collector was not running"
         self._hole_from_us: int | None = self._newest_us or None
         self.counts: Counter[str] = Counter()
@@ -447,10 +478,11 @@ class Collector:
             if filling.frames or filling.events:
                 self._filling = _Filling()
                 newest_us = self._newest_us
-                parts = filling.parts()
+                *parts, last = filling.parts()
                 for part in parts:
                     # What is still in memory would be missed if this were the last to reach the disk.
-                    await self._put(part, newest_us if part is parts[-1] else part.received_us[-1])
+                    await self._put(part, part.received_us[-1] if part.received_us else _newest(self._journal.last))
+                await self._put(last, newest_us)
                 self._resume()
             elif self._is_over:
                 return
@@ -466,6 +498,7 @@ class Collector:
             filling.frames,
             filling.events,
             newest_us,
+            self._journal.since,
         )
         n_tries = 0
         while True:
@@ -514,6 +547,11 @@ class Collector:
             self._event(Event("counts", now, now, json.dumps(dict(sorted(self.counts.items())))))
 
 
+def _newest(block: Block | None) -> int:
+    """Our clock at the newest message that is in this block or before it; 0 for none."""
+    return 0 if block is None else max([block.newest_us, *block.received_us[-1:]])
+
+
 # Looking them up in their enumeration takes longer than comparing them.
 _TEXT, _BINARY, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
@@ -544,6 +582,19 @@ class _Listener(WSListener):
             self.alive = self._clock.monotonic()
             self._now_us = self._collector.now_us()
         self._is_read_over = frame.last_in_buffer
+        try:
+            self._hear(transport, frame, kind)
+        except WSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the connection opened anew
+            # Left to the library it would look like the provider's fault. Its words may hold what the provider said.
+            what, place = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "%s: %s in our own code, %s line %s", self._collector._feed.name, what, place.filename, place.lineno
+            )
+            self._end(transport, f"{what} in the collector's own code")
+
+    def _hear(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
         if kind is _CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()

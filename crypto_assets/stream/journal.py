@@ -7,22 +7,30 @@ A journal is a directory of segments, each named by its first block's number and
 each behind its length. One process writes it (a file lock says so), any may read it, up to the number in ``synced``:
 what a power cut could take back, nobody has seen. A block that a kill cut short ends the last segment, and is cut off
 by the next writer: it was never acknowledged.
+
+The lake knows a block by its collector's id and its number, so that no two may ever have the same. A journal that was
+copied, moved or restored gives new blocks a new id: the other one may go on, or have gone on before. Those that it
+holds keep theirs, and its numbers go on.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from crypto_assets.errors import DataError, NeedsYouError, UsageError
 from crypto_assets.stream.blocks import Block, decode, encode
+
+log = logging.getLogger(__name__)
 
 _LENGTH_BYTES = 4
 _NUMBER_BYTES = 8
@@ -44,7 +52,7 @@ class Journal:
         segment_bytes: a segment that has grown beyond it is followed by a new one.
 
     Attributes:
-        collector: the id of the collector whose blocks these are.
+        is_new: whether this id was made just now, so that nobody has seen a block of it.
         next_number: the number of the block that comes next.
         last: the newest block that is here, or None.
 
@@ -66,11 +74,32 @@ class Journal:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 self._lock(opened)
-                self.collector, self.lanes = _identity(directory, lanes)
+                known = identity(directory)
+                self.is_new = known is None
+                self._is = known or Identity(lanes, ((_new_id(), 0),))
+                if not self._is.place:
+                    self._is = _claimed(directory, self._is)
                 self._open(opened)
+                if self._is.place != _place(directory / _NAME):
+                    self.renew("the journal was copied, moved or restored, and another may go on with its numbers")
             except OSError as error:
                 raise _refused(directory, error) from error
             self._opened = opened.pop_all()
+
+    @property
+    def collector(self) -> str:
+        """The id that blocks are given from now on."""
+        return self._is.collector
+
+    @property
+    def since(self) -> int:
+        """The number of the first block that has the id."""
+        return self._is.ids[-1][1]
+
+    @property
+    def lanes(self) -> int:
+        """Into how many lanes blocks are dealt."""
+        return self._is.lanes
 
     def __enter__(self) -> Journal:
         return self
@@ -113,6 +142,25 @@ class Journal:
         # A disk that refuses this keeps readers waiting until the next block, and takes nothing back.
         with suppress(OSError):
             self._publish()
+
+    def renew(self, why: str, beyond: int = 0) -> None:
+        """Give the blocks that come a new id, and numbers from ``beyond`` on; those that are here keep theirs.
+
+        Raises:
+            NeedsYouError: the disk is full or refuses.
+        """
+        try:
+            # The id first: numbers that go on under it were never given to anybody.
+            since = max(self.next_number, beyond)
+            renewed = self._is._replace(ids=(*self._is.ids, (_new_id(), since)))
+            self._is, self.is_new = _claimed(self.directory, renewed), True
+            if since > self.next_number:
+                self.next_number = since
+                self._begin(since)
+                self._publish()
+        except OSError as error:
+            raise _refused(self.directory, error) from error
+        log.warning("%s: %s; new blocks are numbered under the new id %s", self.directory, why, self.collector)
 
     def _lock(self, opened: ExitStack) -> None:
         lock = opened.enter_context((self.directory / "lock").open("w"))
@@ -189,28 +237,43 @@ class Reader:
     def read(self, most_bytes: int = 8 * 2**20) -> list[Block]:
         """The blocks that are there and were not read yet, at most about ``most_bytes`` of them; empty where none is.
 
+        A damaged block is left out with a warning where the next one shows that it ends where it says: whoever counts
+        finds its number missing.
+
         Raises:
-            DataError: a block inside the journal is damaged.
+            DataError: damage, and nothing tells where the next block begins; what lies before was read.
         """
         found: list[Block] = []
         size = 0
         # Asked before anything is read: a block that is written meanwhile, and a segment after it, are of the next
         # round.
         limit = synced(self.directory)
-        while self._wanted < limit and size < most_bytes:
-            if self._path is None and not self._go_to(self._following()):
-                break
-            for told, after in self._records():
+        try:
+            while self._wanted < limit and size < most_bytes:
+                if self._path is None and not self._go_to(self._following()):
+                    break
+                following = self._following()
+                # What a disk that refused left behind a segment's last block is none.
+                end = limit if following is None else min(limit, int(following.stem))
+                for told, after in self._records():
+                    if self._number >= end or size >= most_bytes:
+                        break
+                    block = self._decoded(told, after)
+                    self._offset, self._number = after, self._number + 1 if block is None else block.number + 1
+                    if block is not None and block.number >= self._wanted:
+                        found.append(block)
+                        size += len(told)
+                        self._wanted = block.number + 1
                 if self._number >= limit or size >= most_bytes:
-                    return found
-                block = self._decoded(told)
-                self._offset, self._number = after, block.number + 1
-                if block.number >= self._wanted:
-                    found.append(block)
-                    size += len(told)
-                    self._wanted = block.number + 1
-            if self._number >= limit or not self._go_to(self._following()):
-                break
+                    break
+                if self._number < end and self._is_more():
+                    raise self._damaged()
+                if not self._go_to(following):
+                    break
+        except DataError:
+            # Raised again where it is all that is left.
+            if not found:
+                raise
         return found
 
     def _go_to(self, path: Path | None) -> bool:
@@ -223,16 +286,40 @@ class Reader:
         with suppress(FileNotFoundError):
             yield from _records(self._path or self.directory, self._offset)
 
-    def _decoded(self, told: bytes) -> Block:
+    def _decoded(self, told: bytes, after: int) -> Block | None:
         try:
             return decode(told)
         except DataError as error:
-            raise DataError(
-                "a block in the journal is damaged",
-                where=str(self._path),
-                safe="the blocks before it are in the lake",
-                hint="move the file away; what it held is then a hole that the gap ledger names",
-            ) from error
+            if not self._ends(after):
+                raise self._damaged() from error
+        log.warning("%s: block %d is damaged and is left out; those after it are whole", self._path, self._number)
+        return None
+
+    def _ends(self, after: int) -> bool:
+        """Whether the block ends there: the next whole one, or the next segment, has the number that follows."""
+        number = self._number + 1
+        for told, _ in _records(self._path or self.directory, after):
+            try:
+                return decode(told).number == number
+            except DataError:
+                number += 1
+        following = self._following()
+        return following is not None and int(following.stem) == number
+
+    def _is_more(self) -> bool:
+        """Whether this segment holds bytes that were not read; none where it was forgotten meanwhile."""
+        with suppress(FileNotFoundError):
+            return (self._path or self.directory).stat().st_size > self._offset
+        return False
+
+    def _damaged(self) -> DataError:
+        return DataError(
+            f"the journal is damaged at block {self._number}, and where the next one begins cannot be told",
+            where=str(self._path),
+            safe="the blocks before it are passed on; those in later files wait",
+            hint="stop this feed's collector; when no more of it lands (stream status), move the file away and start "
+            "it again: what the file held from there on is lost, and noted as that",
+        )
 
     def _following(self) -> Path | None:
         later = [path for path in _segments(self.directory) if self._path is None or path > self._path]
@@ -247,22 +334,69 @@ def synced(directory: Path) -> int:
         return 0
 
 
+def oldest(directory: Path) -> int:
+    """The number of the first block that is still held, or would be; 0 where there is no journal."""
+    return min((int(path.stem) for path in _segments(directory)), default=0)
+
+
 def forget(directory: Path, before: int) -> int:
-    """Remove the segments that hold only blocks below ``before``, never the last one; how many went."""
-    segments = _segments(directory)
+    """Remove the segments that hold only blocks below ``before``, never the last that holds any; how many went."""
+    # One that was only begun holds nothing: the one before it says when the last message came.
+    limit = synced(directory)
+    segments = [path for path in _segments(directory) if int(path.stem) < limit]
     gone = [path for path, after in pairwise(segments) if int(after.stem) <= before]
     for path in gone:
-        path.unlink()
+        # Another reader of the journal may have been faster.
+        path.unlink(missing_ok=True)
     return len(gone)
 
 
 def backlog_bytes(directory: Path) -> int:
     """Bytes that the journal holds on disk."""
-    return sum(path.stat().st_size for path in _segments(directory))
+    size = 0
+    for path in _segments(directory):
+        # Forgotten meanwhile, perhaps.
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
-def identity(directory: Path) -> tuple[str, int] | None:
-    """The id of the collector whose journal it is, and its lanes; None where there is none yet.
+class Identity(NamedTuple):
+    """Whose journal it is.
+
+    Attributes:
+        lanes: into how many lanes blocks are dealt.
+        ids: the collector's, each with the number from which blocks have it; the last is that of new blocks.
+        place: the file in which this was written, as no copy has it; empty where it was not noted.
+    """
+
+    lanes: int
+    ids: tuple[tuple[str, int], ...]
+    place: str = ""
+
+    @property
+    def collector(self) -> str:
+        """The id of new blocks."""
+        return self.ids[-1][0]
+
+    @property
+    def first(self) -> str:
+        """The journal's first id, which stays."""
+        return self.ids[0][0]
+
+    def landed(self, next_of: Callable[[str], int | None]) -> int:
+        """The number of the oldest block that is not in the lake, where ``next_of`` says so of each lane."""
+        for (collector, since), later in zip_longest(self.ids, self.ids[1:]):
+            of_lanes = [
+                next_of(f"{collector}/{lane}") or since + (lane - since) % self.lanes for lane in range(self.lanes)
+            ]
+            if later is None or min(of_lanes) < later[1]:
+                break
+        return min(of_lanes)
+
+
+def identity(directory: Path) -> Identity | None:
+    """Whose journal it is; None where there is none yet.
 
     Raises:
         DataError: what says so is damaged.
@@ -271,29 +405,42 @@ def identity(directory: Path) -> tuple[str, int] | None:
         told = (directory / _NAME).read_text(errors="replace").split()
     except FileNotFoundError:
         return None
-    if len(told) != 2 or not told[1].isdecimal():
-        raise DataError(
-            "the journal does not say whose it is",
-            where=str(directory / _NAME),
-            safe="nothing was read or written",
-            hint="move the directory away; what it held and the lake does not is then lost",
-        )
-    return told[0], int(told[1])
+    with suppress(ValueError):
+        if len(told) == 2:
+            return Identity(int(told[1]), ((told[0], 0),))
+        if len(told) == 4:
+            ids = [each.split("@") for each in told[2].split(",")]
+            return Identity(int(told[1]), tuple((collector, int(since)) for collector, since in ids), told[3])
+    raise DataError(
+        "the journal does not say whose it is",
+        where=str(directory / _NAME),
+        safe="nothing was read or written",
+        hint="move the directory away; what it held and the lake does not is then lost",
+    )
 
 
-def _identity(directory: Path, lanes: int) -> tuple[str, int]:
-    known = identity(directory)
-    if known is not None:
-        return known
-    made = secrets.token_hex(6), lanes
+def _claimed(directory: Path, told: Identity) -> Identity:
+    """Write down whose journal it is, and in which file."""
     scratch = directory / f"{_NAME}.new"
     with scratch.open("w") as file:
-        file.write(f"{made[0]} {made[1]}\n")
+        claimed = told._replace(place=_place(scratch))
+        ids = ",".join(f"{collector}@{since}" for collector, since in claimed.ids)
+        file.write(f"{claimed.collector} {claimed.lanes} {ids} {claimed.place}\n")
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(directory / _NAME)
     _sync_directory(directory)
-    return made
+    return claimed
+
+
+def _new_id() -> str:
+    return secrets.token_hex(6)
+
+
+def _place(path: Path) -> str:
+    """Where a file is, as neither a copy of it has it nor the same disk's in a copy of the machine."""
+    held = path.stat()
+    return f"{held.st_dev}:{held.st_ino}:{socket.gethostname()}"
 
 
 class _Scanned(NamedTuple):
@@ -332,7 +479,7 @@ def _records(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
         file.seek(offset)
         while len(head := file.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
             length = int.from_bytes(head, "big")
-            if length > _MOST_BLOCK_BYTES:
+            if not 0 < length <= _MOST_BLOCK_BYTES:
                 return
             told = file.read(length)
             if len(told) < length:

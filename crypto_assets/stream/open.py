@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from typing import NamedTuple
 from crypto_assets.errors import NeedsYouError, UsageError
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.stream.forward import NextOf
 from crypto_assets.stream.transport import Landed, Sink, Source
+from crypto_assets.tables.stream import RawTrades
 
 DIRECT = "direct"
 # What Kinesis and Kafka let a name be.
@@ -107,21 +110,28 @@ def open_source(
     if of.scheme == DIRECT:
         from crypto_assets.stream.direct import DirectSource
 
-        return DirectSource(list(journals), landed)
+        return DirectSource(list(journals), landed, *([] if lake is None else [blocks_in(lake)]))
     if of.scheme == "kinesis":
         from crypto_assets.resources.lease import slot_of
         from crypto_assets.stream.group import Group
         from crypto_assets.stream.kinesis import KinesisSource
 
         clock = clock or SystemClock()
-        slot = None if lake is None else slot_of(lake.root, lake.options or {}, f"consumers-{of.name}.json")
-        group = None if slot is None else Group(slot, f"{socket.gethostname()[:100]}/{os.getpid()}", clock)
+        slot = None if lake is None else slot_of(lake.root, lambda: lake.options, f"consumers-{of.name}.json")
+        # In containers that share a host's name all are process 1.
+        us = f"{socket.gethostname()[:100]}/{os.getpid()}/{secrets.token_hex(4)}"
+        group = None if slot is None else Group(slot, us, clock)
         return KinesisSource(of.name, landed, group=group, clock=clock)
     with _extra():
         from crypto_assets.stream.kafka import KafkaSource, group_of
 
     of_lake = group_of("" if lake is None else lake.root)
     return KafkaSource(of.servers, of.name, landed, group=of_lake, environment=environment)
+
+
+def blocks_in(lake: Lake) -> NextOf:
+    """What the lake holds of a lane."""
+    return lambda lane: lake.landed(RawTrades, f"block/{lane}")
 
 
 @contextmanager

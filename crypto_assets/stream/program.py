@@ -11,12 +11,13 @@ import json
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from crypto_assets.errors import NeedsYouError, TransientError, UsageError
+from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError, UsageError
 from crypto_assets.providers.feed import Feed
 from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import Clock, SystemClock
@@ -25,9 +26,10 @@ from crypto_assets.resources.lease import LeaseUnsupported, hold, slot_of, this_
 from crypto_assets.resources.settings import Settings
 from crypto_assets.stream.collector import LEASE_S, Collector, Subscription, symbols
 from crypto_assets.stream.consumer import Consumer, Landing
-from crypto_assets.stream.forward import Forwarder
+from crypto_assets.stream.forward import Forwarder, next_to_send
 from crypto_assets.stream.journal import Journal, backlog_bytes
-from crypto_assets.stream.open import DIRECT, address_of, open_sink, open_source
+from crypto_assets.stream.open import DIRECT, address_of, blocks_in, open_sink, open_source
+from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
 
 # Set by ``stream run`` to its process id: its programs end when it is gone, so that the next one finds the way free.
 SUPERVISOR = "CRYPTO_ASSETS_STREAM_SUPERVISOR"
@@ -38,6 +40,10 @@ _STATUS_EVERY_S = 2.0
 _LANES = 4
 # A store or broker that is away is asked again after so long, and people are told at the first failure.
 _RETRY_S = 2.0
+# Programs that a killed ``stream run`` left behind look every two seconds, and need some to end.
+_JOURNAL_WAIT_S, _JOURNAL_LOOK_S = 10.0, 0.1
+# A start does not wait longer for the lake: what comes meanwhile would be missed.
+_ASK_S = 5.0
 
 
 def absence(name: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -115,19 +121,66 @@ def collect(
         sink = None if to == DIRECT else open_sink(to, clock=clock)
         if sink is not None:
             stack.callback(sink.close)
-        journal = stack.enter_context(Journal(directory, lanes=1 if to == DIRECT else _LANES))
+        journal = stack.enter_context(_journal_of(name, directory, 1 if to == DIRECT else _LANES, clock, tell))
+        _require_own_numbers(journal, lake)
+        forwarder = None
         if sink is not None:
-            stack.enter_context(Forwarder(directory, sink, clock=clock, tell=tell))
+            forwarder = stack.enter_context(Forwarder(directory, sink, landed=blocks_in(lake), clock=clock, tell=tell))
         may_connect = stack.enter_context(_lease_of(told.feed, settings, lake, clock, tell))
         collector = Collector(
             told, journal, clock=clock, rng=rng or random.SystemRandom(), may_connect=may_connect, tell=tell
         )
         tell(f"{name}: {len(told.markets)} symbols, {', '.join(told.markets)}; to {to}; journal {directory}")
-        asyncio.run(_collect(collector, directory, clock))
+        asyncio.run(_collect(collector, forwarder, directory, clock))
     tell(f"{name}: stopped; what had come is on disk")
 
 
-async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
+def _journal_of(name: str, directory: Path, lanes: int, clock: Clock, tell: Callable[[str], None]) -> Journal:
+    """The feed's journal; waited for where ``stream run`` started us, and was killed before with others left behind."""
+    deadline = clock.monotonic() + (_JOURNAL_WAIT_S if SUPERVISOR in os.environ else 0.0)
+    is_told = False
+    while True:
+        try:
+            return Journal(directory, lanes=lanes)
+        except UsageError:
+            if clock.monotonic() >= deadline:
+                raise
+        if not is_told:
+            tell(f"{name}: another collector has the journal still; waiting up to {_JOURNAL_WAIT_S:g} s for its end")
+            is_told = True
+        clock.sleep(_JOURNAL_LOOK_S)
+
+
+def _require_own_numbers(journal: Journal, lake: Lake) -> None:
+    """Take a new id where the lake or a broker holds blocks that this journal has not come to, or that is not known."""
+    beyond = next_to_send(journal.directory)
+    if not journal.is_new:
+        answers: list[int] = []
+
+        def ask() -> None:
+            # Without an answer a new id is the safe one.
+            with suppress(CryptoAssetsError, OSError):
+                answers.append(held_by(lake, journal.collector, journal.lanes))
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_ASK_S)
+        if not answers:
+            journal.renew("the lake does not say which numbers it holds", beyond)
+            return
+        beyond = max(beyond, *answers)
+    if beyond > journal.next_number:
+        journal.renew(f"its blocks up to {beyond - 1} are known elsewhere, as if it was restored", beyond)
+
+
+def held_by(lake: Lake, collector: str, lanes: int) -> int:
+    """The number after the newest block that the lake has rows of, under this id; 0 where it has none."""
+    tables = RawTrades, RawStreamPrices, RawStreamEvents
+    ends = (lake.landed(table, f"block/{collector}/{lane}") for table in tables for lane in range(lanes))
+    return max(0 if end is None else end - lanes + 1 for end in ends)
+
+
+async def _collect(collector: Collector, forwarder: Forwarder | None, directory: Path, clock: Clock) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,15 +190,19 @@ async def _collect(collector: Collector, directory: Path, clock: Clock) -> None:
         while True:
             if _is_orphaned():
                 stop.set()
-            _note(directory, collector, clock, is_running=True)
+            _note(directory, collector, forwarder, clock, is_running=True)
             await asyncio.sleep(_STATUS_EVERY_S)
 
     noting = asyncio.create_task(note())
+    # Without it nobody would know how the collector does, nor it that it is an orphan.
+    noting.add_done_callback(lambda _: stop.set())
     try:
         await collector.run(stop)
     finally:
         noting.cancel()
-        _note(directory, collector, clock, is_running=False)
+        _note(directory, collector, forwarder, clock, is_running=False)
+    with suppress(asyncio.CancelledError):
+        await noting
 
 
 def _is_orphaned() -> bool:
@@ -154,7 +211,9 @@ def _is_orphaned() -> bool:
     return supervisor is not None and supervisor != str(os.getppid())
 
 
-def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bool) -> None:
+def _note(
+    directory: Path, collector: Collector, forwarder: Forwarder | None, clock: Clock, *, is_running: bool
+) -> None:
     """Leave word of the collector for ``stream status``; a disk that is full takes none, and nothing depends on it."""
     told = {
         "pid": os.getpid(),
@@ -162,6 +221,7 @@ def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bo
         "is_running": is_running,
         "is_connected": collector.is_connected,
         "problem": collector.problem,
+        "forward_problem": forwarder.problem if forwarder is not None else "",
         "last_message_at": _moment(collector.newest_us),
         "backlog_bytes": backlog_bytes(directory),
         **dict(collector.counts),
@@ -171,7 +231,8 @@ def _note(directory: Path, collector: Collector, clock: Clock, *, is_running: bo
         scratch.write_text(json.dumps(told))
         scratch.replace(directory / STATUS)
     except OSError:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def _moment(microseconds: int | None) -> str | None:
@@ -186,7 +247,7 @@ def _lease_of(
     if not feed.is_exclusive:
         yield lambda: None
         return
-    slot = slot_of(lake.root, lake.options or {}, f"stream-{feed.name}.json")
+    slot = slot_of(lake.root, lambda: lake.options, f"stream-{feed.name}.json")
     us = this_installation(settings.state_dir)
     is_leased = True
 

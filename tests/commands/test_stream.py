@@ -15,15 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from crypto_assets import cli
 from crypto_assets.commands import stream as command
 from crypto_assets.resources.lake import Lake
 from crypto_assets.sandbox import Fault, Market, Sandbox, serve
-from crypto_assets.stream.journal import Reader
+from crypto_assets.stream.journal import Journal, Reader
+from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
 from tests.security.search import found_in
+from tests.stream.brokers import append
 
 KEY = "CANARY/Key+4b1d8e02-f95c"
 MARKET = Market(7, activity=30)
@@ -99,6 +102,26 @@ def test_status_of_an_installation_that_never_streamed_is_its_feeds_and_nothing_
     ]
     assert not (home / "lake").exists()
     assert not (home / "state" / "stream").exists()
+
+
+def test_status_counts_blocks_by_what_landed_whatever_they_came_by_and_shows_the_brokers_problem(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = home / "state" / "stream" / "binance_stream"
+    with Journal(directory, lanes=4) as journal:
+        for _ in range(7):
+            append(journal)
+        lanes = [f"block/{journal.collector}/{lane}" for lane in range(4)]
+    lake, rows = Lake(str(home / "lake")), pl.DataFrame(schema=polars_schema(RawTrades))
+    after = dict(zip(lanes[:3], (8, 9, 6), strict=True))
+    lake.advance(RawTrades, rows, expected=dict.fromkeys(after), after=after)
+    said = {"is_running": True, "is_connected": True, "at": datetime.now(UTC).isoformat()}
+    (directory / "status.json").write_text(json.dumps({**said, "forward_problem": "the broker is away"}))
+    assert cli.main(["stream", "status", "--json"]) == 0
+    row = {line["feed"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}["binance_stream"]
+    # Of the fourth lane block 3 is still to come.
+    assert (row["blocks_landed"], row["blocks_waiting"]) == (3, 4)
+    assert row["state"] == "connected; not forwarded: the broker is away"
 
 
 @pytest.mark.parametrize("words", ["", "run", "collect", "consume", "status"])
@@ -277,14 +300,19 @@ def test_what_a_killed_supervisor_had_started_ends_and_the_next_one_goes_on(home
     with started(home / "first", sandbox, "run --feed binance_stream --flush 0.2") as first:
         _until(lambda: noted()["is_running"] and " trades" in first.said())
         before = noted()["pid"]
+        # Slow to notice that it is alone.
+        os.kill(before, signal.SIGSTOP)
         first.process.kill()
         first.process.wait()
-    _until(lambda: not noted()["is_running"])
     with started(home / "second", sandbox, "run --feed binance_stream --flush 0.2") as second:
-        _until(lambda: noted()["is_running"] and " trades" in second.said())
-        assert noted()["pid"] != before
+        try:
+            second.until_said("another collector has the journal still")
+        finally:
+            os.kill(before, signal.SIGCONT)
+        _until(lambda: noted()["is_running"] and noted()["pid"] != before and " trades" in second.said())
         assert second.stop() == 0
     assert "error: " not in first.said() + second.said()
+    assert second.said().count("another collector has the journal still") == 1
     assert second.said().endswith("stopped; nothing runs any more\n")
     assert not noted()["is_running"]
     rows = Lake(str(home / "lake")).read(RawTrades)

@@ -338,6 +338,19 @@ def test_a_store_without_conditional_writes_stops_no_schedule(
     assert all(isinstance(told, dg.RunRequest) for told in ticks(settings, clock, tmp_path / "a").values())
 
 
+def test_a_slot_that_is_kept_uses_the_credentials_of_the_moment() -> None:
+    names = iter(["first", "second"])
+    slot = ObjectSlot(
+        "s3://lake/x/_lease/one.json",
+        lambda: {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": next(names), "AWS_SECRET_ACCESS_KEY": "canary"},
+    )
+    found = []
+    for _ in range(2):
+        with slot._client() as client:
+            found.append(client._request_signer._credentials.access_key)
+    assert found == ["first", "second"]
+
+
 def test_a_store_says_that_it_knows_no_conditions(clock: FixedClock) -> None:
     class RefusedError(Exception):
         response = {"Error": {"Code": "NotImplemented"}}  # noqa: RUF012

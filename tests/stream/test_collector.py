@@ -17,8 +17,16 @@ from websockets.asyncio.server import ServerConnection
 
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.providers import binance_stream, coinbase_stream, coincap_stream, finnhub
-from crypto_assets.stream.blocks import Block
-from crypto_assets.stream.collector import MARGIN_US, MOST_MESSAGE_BYTES, Collector, Pace, symbols
+from crypto_assets.stream.blocks import Block, Event, encode
+from crypto_assets.stream.collector import (
+    MARGIN_US,
+    MOST_MESSAGE_BYTES,
+    Collector,
+    Pace,
+    Subscription,
+    _Filling,
+    symbols,
+)
 from crypto_assets.stream.journal import Journal
 from tests.security.search import found_in
 from tests.stream.provider import (
@@ -405,6 +413,45 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
     assert full.ends_us - full.starts_us >= 3 * FAST.retry_disk * 0.9e6
 
 
+def hole(market: str, start: int, end: int, why: str = "") -> Event:
+    return Event("hole", start, end, why, subject=market)
+
+
+def test_events_that_are_too_many_for_one_record_are_dealt_to_several_and_holes_that_touch_are_one() -> None:
+    """A connection that flaps for hours while the disk stands still."""
+    holes = [hole(market, 10 * n, 10 * n + 10, f"{n}") for n in range(5_000) for market in ("a", "b")]
+    alone = [hole("a", 60_000, 60_001), Event("error", 7, 7, "x" * 400_000), Event("bad", 8, 8, "y" * 400_000)]
+    more = [Event("error", 9, 9, "z" * 400_000), hole("a", 60_001, 60_002)]
+    told = _Filling([b"m" * 600_000] * 3, [1, 2, 3], [*holes, *alone, *more], 1_800_000)
+    parts = told.parts()
+    assert [event for part in parts for event in part.events] == [
+        hole("a", 0, 50_000, "0"),
+        hole("b", 0, 50_000, "0"),
+        hole("a", 60_000, 60_002),
+        *alone[1:],
+        more[0],
+    ]
+    assert [frame for part in parts for frame in part.frames] == told.frames
+    assert [us for part in parts for us in part.received_us] == told.received_us
+    for part in parts:
+        assert len(encode(Block("c", 0, 1, "f", {}, part.received_us, part.frames, part.events))) < 2**20 + 100
+    assert sum(part.n_bytes for part in parts) == told.n_bytes
+
+
+@DISK
+def test_a_part_that_holds_events_only_says_when_the_last_message_before_it_came(tmp_path: Path) -> None:
+    first = collect(BINANCE, tmp_path, messages(1), sends(trade(1)))
+
+    async def complain(collector: Collector, _: Provider) -> None:
+        collector._filling.events += [Event("error", 5, 5, "x" * 400_000) for _ in range(6)]
+
+    told = collect(BINANCE, tmp_path, messages(1), sends(trade(2)), beside=complain, most_s=0.2)
+    newest = [block.newest_us for block in told.blocks]
+    assert len([block for block in told.blocks if not block.frames]) >= 2
+    assert newest == sorted(newest)
+    assert set(newest) == {first.blocks[-1].newest_us, told.collector.newest_us}
+
+
 # ---- messages that are no trades ----
 
 
@@ -497,7 +544,30 @@ def test_a_complaint_is_counted_each_time_and_shown_once(tmp_path: Path) -> None
     assert told.told == ["binance_stream: the provider says: something (1)"]
 
 
+def test_a_mistake_of_our_own_is_named_and_is_not_the_providers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(message: bytes) -> bool:
+        if b'"a":2,' in message:
+            raise ZeroDivisionError(f"with {KEY}")
+        return True
+
+    told = collect(
+        replace(BINANCE, is_data=mistaken), tmp_path, messages(2), sends(trade(1), trade(2)), sends(trade(3))
+    )
+    assert [event.detail for event in told.events("lost")] == ["ZeroDivisionError in the collector's own code"]
+    assert {each.detail for each in told.events("hole")} == {"ZeroDivisionError in the collector's own code"}
+    assert "binance_stream: ZeroDivisionError in our own code, " in caplog.text
+    assert "test_collector.py line " in caplog.text
+    assert KEY not in caplog.text
+    assert told.numbers == [1, 3]
+
+
 # ---- keys ----
+
+
+def test_a_subscription_is_shown_without_its_key() -> None:
+    assert KEY not in repr(Subscription(finnhub.FEED, {}, "wss://x", KEY))
 
 
 @pytest.mark.parametrize(

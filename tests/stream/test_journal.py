@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from crypto_assets.errors import DataError, NeedsYouError, UsageError
 from crypto_assets.stream import journal as journals
 from crypto_assets.stream.blocks import Block, Event, decode, encode
-from crypto_assets.stream.journal import Journal, Reader, backlog_bytes, forget, identity, synced
+from crypto_assets.stream.journal import Identity, Journal, Reader, backlog_bytes, forget, identity, synced
 
 MARKETS = {"BTCUSDT": "binance:BTC/USDT"}
 
@@ -119,7 +120,9 @@ def test_a_journal_goes_on_where_it_was_under_the_same_name(tmp_path: Path) -> N
     first = filled(tmp_path, 3, lanes=4)
     known = identity(tmp_path)
     second = filled(tmp_path, 2, lanes=9)
-    assert identity(tmp_path) == known == (first[0].collector, 4)
+    assert identity(tmp_path) == known
+    assert known is not None
+    assert (known.collector, known.first, known.lanes) == (first[0].collector, first[0].collector, 4)
     assert [each.number for each in [*first, *second]] == [0, 1, 2, 3, 4]
     assert {each.lane for each in [*first, *second]} == {f"{first[0].collector}/{lane}" for lane in range(4)}
     with Journal(tmp_path) as journal:
@@ -183,21 +186,119 @@ def test_a_number_that_was_promised_is_never_given_again(tmp_path: Path) -> None
     assert [each.number for each in everything(tmp_path)] == [0, 5]
 
 
-def test_a_damaged_block_is_named_and_costs_its_segment_only(tmp_path: Path) -> None:
+def spoil(path: Path, place: int, bit: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= bit
+    path.write_bytes(data)
+
+
+def starts(told: list[Block]) -> list[int]:
+    """Where in a segment each block begins, its length first."""
+    return list(accumulate((4 + len(encode(each)) for each in told), initial=0))
+
+
+def test_a_damaged_block_is_left_out_with_a_warning_and_costs_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     told = filled(tmp_path, 4)
-    (segment,) = segments(tmp_path)
-    data = bytearray(segment.read_bytes())
-    data[4 + len(encode(told[0])) + 40] ^= 1
-    segment.write_bytes(data)
+    spoil(segments(tmp_path)[0], starts(told)[1] + 40)
+    assert everything(tmp_path) == [told[0], *told[2:]]
+    assert "block 1 is damaged and is left out; those after it are whole" in caplog.text
     more = filled(tmp_path, 2)
     assert [each.number for each in more] == [4, 5]
+    assert everything(tmp_path) == [told[0], *told[2:], *more]
+
+
+def test_the_last_blocks_of_a_segment_are_left_out_where_the_next_one_says_how_many(tmp_path: Path) -> None:
+    told = filled(tmp_path, 6, 400, segment_bytes=2_000)
+    assert [int(path.stem) for path in segments(tmp_path)] == [0, 3]
+    spoil(segments(tmp_path)[0], starts(told)[1] + 40)
+    spoil(segments(tmp_path)[0], starts(told)[2] + 40)
+    assert everything(tmp_path) == [told[0], *told[3:]]
+
+
+@pytest.mark.parametrize("n_segments", [1, 2])
+def test_what_lies_before_a_damaged_length_is_read_and_then_it_is_one_error(tmp_path: Path, n_segments: int) -> None:
+    told = filled(tmp_path, 6, 400, segment_bytes=2_000 if n_segments == 2 else 2**20)
+    assert len(segments(tmp_path)) == n_segments
+    spoil(segments(tmp_path)[0], starts(told)[2], 0x20)
     reader = Reader(tmp_path)
-    with pytest.raises(DataError, match="a block in the journal is damaged"):
-        reader.read()
-    with pytest.raises(DataError, match="move the file away"):
-        reader.read()
-    segment.unlink()
-    assert everything(tmp_path, 1) == more
+    assert reader.read() == told[:2]
+    for _ in range(2):
+        with pytest.raises(DataError, match="the journal is damaged at block 2") as caught:
+            reader.read()
+    assert "the blocks before it are passed on" in str(caught.value)
+    # What it says: the collector is stopped, the file moved away, and the collector started.
+    segments(tmp_path)[0].unlink()
+    more = filled(tmp_path, 1)
+    assert everything(tmp_path, 2) == [*told[3:][: 3 * (n_segments - 1)], *more]
+    assert more[0].number == 6
+
+
+def test_the_end_of_a_block_that_a_kill_cut_short_is_no_damage_to_a_reader(tmp_path: Path) -> None:
+    told = filled(tmp_path, 2)
+    with segments(tmp_path)[0].open("ab") as file:
+        file.write(encode(told[0])[:50])
+    reader = Reader(tmp_path)
+    assert reader.read() == told
+    assert reader.read() == []
+    more = filled(tmp_path, 1)
+    assert reader.read() == more
+
+
+# ---- copies ----
+
+
+@pytest.mark.parametrize("way", ["cp -a", "a restored file", "another host"])
+def test_a_journal_that_is_another_gives_new_blocks_a_new_id_and_keeps_the_old_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    told = filled(tmp_path / "old", 3, lanes=4)
+    copy = tmp_path / "new" if way == "cp -a" else tmp_path / "old"
+    if way == "cp -a":
+        subprocess.run(["cp", "-a", tmp_path / "old", copy], check=True)
+    elif way == "a restored file":
+        kept = (copy / "collector").read_bytes()
+        (copy / "restored").write_bytes(kept)
+        (copy / "restored").replace(copy / "collector")
+    else:
+        monkeypatch.setattr(journals.socket, "gethostname", lambda: "another")
+    more = filled(copy, 2)
+    assert everything(copy) == [*told, *more]
+    assert [each.number for each in more] == [3, 4]
+    assert len({each.collector for each in more} | {told[0].collector}) == 2
+    assert len([record for record in caplog.records if "copied, moved or restored" in record.message]) == 1
+    known = identity(copy)
+    assert known is not None
+    assert known.ids == ((told[0].collector, 0), (more[0].collector, 3))
+    assert (known.first, known.lanes) == (told[0].collector, 4)
+    # And that one stays.
+    assert filled(copy, 1)[0].collector == more[0].collector
+    if way == "cp -a":
+        assert filled(tmp_path / "old", 1)[0].collector == told[0].collector
+
+
+def test_a_journal_that_only_changed_its_name_and_one_of_before_keep_their_ids(tmp_path: Path) -> None:
+    told = filled(tmp_path / "old", 2)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert filled(tmp_path / "new", 1)[0].collector == told[0].collector
+    (tmp_path / "new" / "collector").write_text(f"{told[0].collector} 1\n")
+    for _ in range(2):
+        assert filled(tmp_path / "new", 1)[0].collector == told[0].collector
+    subprocess.run(["cp", "-a", tmp_path / "new", tmp_path / "copy"], check=True)
+    assert filled(tmp_path / "copy", 1)[0].collector != told[0].collector
+
+
+def test_how_far_the_lake_is_with_a_journal_of_several_ids(tmp_path: Path) -> None:
+    known = Identity(4, (("a", 0), ("b", 5)))
+    landed: dict[str, int] = {}
+    assert known.landed(landed.get) == 0
+    landed |= {"a/0": 4, "a/1": 5}
+    assert known.landed(landed.get) == 2
+    landed |= {"a/0": 8, "a/2": 6, "a/3": 7}
+    assert known.landed(landed.get) == 5
+    landed |= {"b/1": 9, "b/2": 10}
+    assert known.landed(landed.get) == 7
 
 
 def test_a_name_that_is_damaged_is_one_error(tmp_path: Path) -> None:
@@ -292,9 +393,32 @@ def test_segments_are_rolled_and_forgotten_once_passed_on(tmp_path: Path) -> Non
     before = backlog_bytes(tmp_path)
     assert forget(tmp_path, 99) == 2
     assert backlog_bytes(tmp_path) < before
-    # The last one stays, so that numbers go on.
+    # The last one that holds any stays, so that numbers go on.
     assert [int(path.stem) for path in segments(tmp_path)] == [9]
     assert filled(tmp_path, 1)[0].number == 12
+
+
+def test_a_segment_that_was_only_begun_keeps_the_one_before_it(tmp_path: Path) -> None:
+    """A kill came in between, and the consumer has all: since when nothing was heard must still be known."""
+    told = filled(tmp_path, 3, 400, segment_bytes=2_000)
+    (tmp_path / f"{3:020d}.blocks").touch()
+    assert forget(tmp_path, 3) == 0
+    with Journal(tmp_path) as journal:
+        assert journal.last == told[-1]
+        assert journal.next_number == 3
+
+
+def test_a_file_that_is_gone_meanwhile_is_neither_counted_nor_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, 6, 400, segment_bytes=2_000)
+    listed = segments(tmp_path)
+    size = listed[1].stat().st_size
+    listed[0].unlink()
+    monkeypatch.setattr(journals, "_segments", lambda _: listed)
+    assert backlog_bytes(tmp_path) == size
+    forget(tmp_path, 6)
+    assert segments(tmp_path) == listed[1:]
 
 
 def test_a_segment_forgotten_under_a_reader_is_stepped_over(tmp_path: Path) -> None:
