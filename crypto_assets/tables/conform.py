@@ -85,7 +85,8 @@ def settle(contract: type[Contract], sources: Records | Sequence[Records], windo
 
     A cast that would lose something rejects the record with ``cast:<column>`` (not a value of the type) or
     ``precision:<column>`` (more fractional digits than are stored); a broken rule rejects it with the rule's name.
-    Of several valid records with one key the newest arrival stays, and ``n_duplicates`` counts the others.
+    Of several valid records with one key the newest arrival stays, or, where the contract says so, the first one that
+    states what is stated now (null says nothing); ``n_duplicates`` counts the others.
     """
     each = [sources] if isinstance(sources, Records) else list(sources)
     judged = [_judged(contract, records, window) for records in each]
@@ -97,7 +98,7 @@ def settle(contract: type[Contract], sources: Records | Sequence[Records], windo
         .sort(arrival)
         .with_columns(n_duplicates=(pl.len().over(keys) - 1).cast(pl.Int32))
     )
-    rows = good.unique(keys, keep="last", maintain_order=True).select(contract.column_names())
+    rows = _kept(contract, good).select(contract.column_names())
     rejected = [
         _quarantined(contract, frame.filter(~is_good), records.texts)
         for frame, records in zip(judged, each, strict=True)
@@ -110,13 +111,32 @@ def settle(contract: type[Contract], sources: Records | Sequence[Records], windo
 _ORIGIN = ("provider", "ingested_at", "pull_id", "n_duplicates", "date", *PERIODS)
 
 
+def _stated(contract: type[Contract]) -> list[str]:
+    """The columns that say what a record states of its key."""
+    return [name for name in contract.column_names() if name not in (*primary_key(contract), *_ORIGIN)]
+
+
+def _kept(contract: type[Contract], good: pl.DataFrame) -> pl.DataFrame:
+    """One record of each key, of valid records in the order of keys and arrivals."""
+    keys = list(primary_key(contract))
+    if not contract.table.is_known_since_first:
+        return good.unique(keys, keep="last", maintain_order=True)
+    # Nearly all trades come once.
+    is_repeated = pl.col("n_duplicates") > 0
+    newest = {f"newest:{name}": pl.col(name).drop_nulls().last().over(keys) for name in _stated(contract)}
+    repeated = good.filter(is_repeated).with_columns(**newest)
+    agrees = [pl.col(name).is_null() | (pl.col(name) == pl.col(f"newest:{name}")) for name in _stated(contract)]
+    first = repeated.filter(pl.all_horizontal(agrees)).unique(keys, keep="first", maintain_order=True)
+    said = first.with_columns(pl.col(f"newest:{name}").alias(name) for name in _stated(contract)).drop(list(newest))
+    return pl.concat([good.filter(~is_repeated), said])
+
+
 def _revisions(contract: type[Contract], repeated: pl.DataFrame) -> pl.DataFrame:
     """Each change of a stated value between two arrivals of one key; null says nothing, and changes nothing.
 
     ``repeated`` are the valid records of keys that several records have, in the order of keys and arrivals.
     """
-    keys = list(primary_key(contract))
-    stated = [name for name in contract.column_names() if name not in keys and name not in _ORIGIN]
+    keys, stated = list(primary_key(contract)), _stated(contract)
     found = [pl.DataFrame(schema=polars_schema(RevisionLedger))]
     for name in stated if len(repeated) else []:
         before = {"old": name, "old_available_at": "ingested_at", "old_pull_id": "pull_id"}

@@ -74,6 +74,9 @@ class Table:
             memory; a table with a ``period`` goes by the month without it.
         bucket: what a row covers where that is longer than an hour, as Polars says it (``4h``, ``1d``, ``1w`` or
             ``1mo``): the table is computed, replaced and judged by whole buckets, whichever days are asked for.
+        is_known_since_first: a row of several records says whence and when the first of them came that states the same,
+            and not the last. What they state is the newest arrival's either way, of each column the newest that says
+            anything.
     """
 
     zone: Zone
@@ -89,6 +92,7 @@ class Table:
     span: tuple[str, str] | None = None
     batch: Literal["day", "month"] | None = None
     bucket: str | None = None
+    is_known_since_first: bool = False
 
     @property
     def full_name(self) -> str:

@@ -446,6 +446,8 @@ class Trades(Contract):
         clock="traded_at",
         # A day of a large market is two million rows.
         batch="day",
+        # Streams and refills deliver again what came in time.
+        is_known_since_first=True,
     )
 
     venue = slug("Venue where it was traded.", sources=_TRADES_SUBJECT)
@@ -477,7 +479,7 @@ class Trades(Contract):
         nullable=True,
         sources=(*_TRADES_BODY, "raw.trades.taker_side"),
     )
-    ingested_at = clock("Our clock when the answer had arrived; of the newest record where several state the trade.")
+    ingested_at = clock("Our clock when the answer had arrived; of the first that stated the trade as it stands.")
     pull_id = text("The pull in raw that the row comes from.")
     n_duplicates = count("Further raw records that stated this trade and were merged into it.", kind=Kind.INTERVAL)
     date = day("UTC day of traded_at; the partition.")

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from crypto_assets.analytics.trade_bars import trade_bars
 from crypto_assets.assets.lake_asset import settle_window
 from crypto_assets.assets.trusted.facts import PARSERS
 from crypto_assets.checks.reconciliation import lossless, reconciled
@@ -42,6 +43,11 @@ def binance(ms: int, number: int, price: str = "30000.10", quantity: str = "0.5"
 def finnhub(*trades: tuple[int, str, str], symbol: str = "BINANCE:BTCUSDT") -> bytes:
     told = ",".join(f'{{"p":{p},"s":"{symbol}","t":{NOON_MS + ms},"v":{v}}}' for ms, p, v in trades)
     return f'{{"data":[{told}],"type":"trade"}}'.encode()
+
+
+def coinbase(ms: int, number: int, kind: str = "match") -> bytes:
+    told = {"trade_id": number, "side": "sell", "size": "0.1", "price": "3.0", "product_id": "BTC-USD"}
+    return json.dumps({"type": kind, **told, "time": (NOON + dt.timedelta(milliseconds=ms)).isoformat()}).encode()
 
 
 MARKETS = {
@@ -89,11 +95,38 @@ def test_a_trade_that_was_delivered_twice_is_one_row(lake: Lake) -> None:
         ("3", 0, 2, "sell"),
         ("2", 2, 2, "sell"),
     ]
-    assert held["ingested_at"].max() == NOON + dt.timedelta(seconds=90)
+    # It was known since the first of them.
+    minute, later = (NOON + dt.timedelta(seconds=n) for n in (60, 90))
+    assert held["ingested_at"].to_list() == [minute, later, minute]
+    assert held["pull_id"].to_list() == ["c:0", "c:1", "c:0"]
     assert lake.read(RevisionLedger).is_empty()
     sums, digits = judged(case(lake))
     assert (sums.passed, sums.observed) == (True, "raw 5 = trusted 3 + quarantined 0 + duplicates 2")
     assert (digits.passed, digits.observed) == (True, "6 values compared, 0 differ")
+
+
+def test_a_trade_that_is_stated_otherwise_later_is_known_since_then(lake: Lake) -> None:
+    corrected = rows("binance_stream", [binance(0, 1, price="7")], pull_id="c:1", received_ms=70_000)
+    again = rows("binance_stream", [binance(0, 1, price="7")], pull_id="c:2", received_ms=90_000)
+    deliver(lake, rows("binance_stream", [binance(0, 1)]), corrected, again)
+    settled(lake)
+    assert lake.read(Trades).select("price", "ingested_at", "pull_id", "n_duplicates").rows() == [
+        (Decimal(7), NOON + dt.timedelta(seconds=70), "c:1", 2)
+    ]
+    assert lake.read(RevisionLedger).select("old_value", "new_value", "new_pull_id").rows() == [
+        ("30000.100000000000000000", "7.000000000000000000", "c:1")
+    ]
+    assert all(finding.passed for finding in judged(case(lake)))
+
+
+def test_a_trade_sent_again_does_not_make_its_bar_late(lake: Lake) -> None:
+    first = rows("coinbase_stream", [coinbase(0, 7)], received_ms=40)
+    deliver(lake, first, rows("coinbase_stream", [coinbase(0, 7, "last_match")], pull_id="c:1", received_ms=600_000))
+    settled(lake)
+    bar = trade_bars(lake.scan(Trades), "1s").collect().row(0, named=True)
+    arrived = NOON + dt.timedelta(milliseconds=40)
+    assert (bar["latency_max_ms"], bar["first_ingested_at"]) == (40, arrived)
+    assert bar["available_at"] == NOON + dt.timedelta(seconds=1)
 
 
 def test_equal_trades_of_one_message_are_two_and_sent_again_the_same_two(lake: Lake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -321,6 +322,38 @@ def test_of_records_with_one_key_the_newest_arrival_stays_and_the_others_are_cou
     assert rows["price_usd"].to_list() == [Decimal(3)]
     assert rows["n_duplicates"].to_list() == [2]
     assert rows["ingested_at"].to_list() == [late["ingested_at"]]
+
+
+class Deals(Quotes):
+    """Facts of which it matters since when they were known."""
+
+    table = replace(Quotes.table, is_known_since_first=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "since", "supply"),
+    [
+        ([("1", None), ("1", None), ("1", None)], 0, None),
+        # Null says nothing: what was said once is neither taken back nor new.
+        ([("1", None), ("1", "5"), ("1", None)], 0, "5"),
+        ([("1", "5"), ("2", "5"), ("2", None)], 1, "5"),
+        ([("1", "5"), ("1", "6"), ("1", "6")], 1, "6"),
+        ([("1", None), ("1", None), ("3", None)], 2, None),
+    ],
+)
+def test_a_row_may_be_known_since_the_first_that_states_what_is_stated_now(
+    told: list[tuple[str, str | None]], since: int, supply: str | None
+) -> None:
+    arrivals = [ARRIVED + dt.timedelta(seconds=n) for n in range(3)]
+    records = [
+        {"price_usd": price, "supply": stated, "ingested_at": at, "pull_id": f"p{n}"}
+        for n, ((price, stated), at) in enumerate(zip(told, arrivals, strict=True))
+    ]
+    for order in (records, records[::-1]):
+        rows = settle(Deals, sent(*order), WINDOW).rows
+        assert rows.select("price_usd", "supply", "ingested_at", "pull_id", "n_duplicates").rows() == [
+            (Decimal(told[-1][0]), supply and Decimal(supply), arrivals[since], f"p{since}", 2)
+        ]
 
 
 def test_of_records_of_one_arrival_the_last_position_stays() -> None:
