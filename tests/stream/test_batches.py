@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +13,7 @@ from benchmarks.stream_load import binance_messages, finnhub_messages, walks
 from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
-from crypto_assets.stream import consumer
+from crypto_assets.stream import blocks, collector, consumer
 from crypto_assets.stream.blocks import Block, Event
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
@@ -81,6 +83,14 @@ def test_a_compaction_that_breaks_is_said_and_the_stream_goes_on(
     trades, _, _ = _landed(tmp_path, ("binance_stream",), at_once=False)
     assert len(trades) == 3
     assert "small files were left, reads become slower: OSError('no such file')" in caplog.text
+
+
+def test_every_kind_of_event_is_told_by_the_table_and_no_other() -> None:
+    modules = (blocks, collector, consumer)
+    made = {name for module in modules for name in re.findall(r'Event\(\s*"(\w+)"', inspect.getsource(module))}
+    told = RawStreamEvents.columns()["kind"].description
+    assert told is not None
+    assert set(re.findall(r"\w+", told)) - {"or"} == made
 
 
 def test_a_batch_of_one_row_lands_as_soon_as_it_is_there(tmp_path: Path) -> None:
