@@ -34,7 +34,8 @@ def forward(url: str, environment: Mapping[str, str], directory: str) -> None:
     """Send the journal's blocks until killed."""
     os.environ.update(environment)
     sink = open_sink(url)
-    with Forwarder(Path(directory), sink, clock=SystemClock(), tell=lambda _: None, look_every_s=0.01):
+    clock = SystemClock()
+    with Forwarder(Path(directory), sink, landed=lambda _: 0, clock=clock, tell=lambda _: None, look_every_s=0.01):
         threading.Event().wait()
 
 

@@ -36,7 +36,8 @@ pytestmark = [pytest.mark.timeout(3000), pytest.mark.xdist_group("stream")]
 
 N_KILLS = int(os.environ.get("FAULT_STREAM_KILLS", "6"))
 SEED = int(os.environ.get("FAULT_SEED", "20240101"))
-LANES = 6
+# So many that each partition, and each quarter of the shards' keys, has some: 0.75 ** 32 is a ten-thousandth.
+LANES = 32
 
 
 @dataclass
@@ -56,7 +57,6 @@ class Line:
     def __post_init__(self) -> None:
         self._context = carriers()
         self.lake = Lake(str(self.home / "lake"))
-        self._notes = self.home / "notes"
         self._over = threading.Event()
 
     @property
@@ -87,7 +87,8 @@ class Line:
             process = self._context.Process(target=forward, args=(self.url, self.environment, str(self.journal)))
         else:
             self.n_groups += self.fresh_groups
-            told = (self.url, self.environment, self.lake.root, str(self._notes), name, f"g{self.n_groups}", failpoint)
+            notes, group = str(self._notes(name)), f"g{self.n_groups}"
+            told = (self.url, self.environment, self.lake.root, notes, name, group, failpoint)
             process = self._context.Process(target=consume, args=told)
         process.start()
         self.running[name] = process
@@ -98,8 +99,12 @@ class Line:
 
     def progress(self, name: str) -> int:
         if name == "forwarder":
-            return next_to_send(self.journal) or 0
-        return self._notes.stat().st_size if self._notes.exists() else 0
+            return next_to_send(self.journal)
+        notes = self._notes(name)
+        return notes.stat().st_size if notes.exists() else 0
+
+    def _notes(self, name: str) -> Path:
+        return self.home / f"{name}.notes"
 
     def wait_for_progress(self, name: str, seconds: float = 90) -> None:
         before, deadline = self.progress(name), time.monotonic() + seconds

@@ -102,14 +102,6 @@ def append(journal: Journal, n_trades: int = 3, *, n_blocks: int = 1) -> list[in
     return told
 
 
-def next_to_send(directory: Path) -> int:
-    """The first block of a journal that no broker has acknowledged, by the forwarder's note."""
-    try:
-        return int(json.loads((directory / "sent.json").read_bytes())["next"])
-    except FileNotFoundError:
-        return 0
-
-
 def held(lake: Lake) -> list[int]:
     """The trades that the lake holds, with repetitions."""
     return sorted(int(trade) for trade in lake.read(RawTrades)["trade_id"])
