@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -127,6 +128,7 @@ class House(Line):
                         [received] * len(block),
                         [message(record) for record in block],
                         list(events) if is_last else [],
+                        since=journal.since,
                     )
                 )
         self.consume()
@@ -654,6 +656,22 @@ def test_what_came_before_a_lake_knew_of_a_lane_is_lost_to_it(
     assert events.filter(kind="blocks_lost")["n"].to_list() == lost
     # Nobody knows since when, so that the ledger names no time.
     assert house.found_holes() == []
+
+
+def test_a_journal_that_was_copied_goes_on_under_another_name_and_nothing_of_it_is_lost(house: House) -> None:
+    """Its numbers go on, and its new collector had none before."""
+    records = tape(BTC, TEN, TEN + 10 * MINUTE)
+    half = len(records) // 2
+    house.deliver(BTC, records[:half])
+    journal = house.settings.state_dir / "stream" / "binance_stream"
+    copy = house.settings.state_dir / "copy"
+    shutil.copytree(journal, copy)
+    shutil.rmtree(journal)
+    copy.rename(journal)
+    house.deliver(BTC, records[half:])
+    named = house.lake.scan(RawTrades).select(pl.col("pull_id").str.split(":").list.first().n_unique()).collect()
+    assert named.item() == 2
+    assert "blocks_lost" not in house.lake.read(RawStreamEvents)["kind"].to_list()
 
 
 @pytest.mark.timeout(120)
