@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,13 +16,15 @@ from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.stream import program
-from crypto_assets.stream.blocks import encode
+from crypto_assets.stream.blocks import Block, encode
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
+from crypto_assets.stream.forward import Forwarder
 from crypto_assets.stream.journal import Journal, identity, synced
 from crypto_assets.stream.open import blocks_in
+from crypto_assets.stream.transport import IsOver, never
 from crypto_assets.tables.stream import RawStreamEvents
-from tests.stream.brokers import block, held, run
+from tests.stream.brokers import block, frame, held, run
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -193,3 +196,59 @@ def test_a_damaged_journal_stands_still_alone_and_says_so_once(
     said = [record for record in caplog.records if "the journal is damaged at block 2" in record.message]
     assert len(said) == 1
     assert said[0].levelno == logging.WARNING
+
+
+def test_a_journal_whose_position_cannot_be_had_takes_nothing_from_another(tmp_path: Path) -> None:
+    collected(tmp_path / "first", 0)
+    collected(tmp_path / "second", 10)
+    second = identity(tmp_path / "second")
+    assert second is not None
+    failures = [TransientError("the store cannot be reached", where="s3", safe="s", hint="h")]
+
+    def landed(channel: str) -> None:
+        if failures and channel.endswith(second.collector):
+            raise failures.pop()
+
+    source = DirectSource([tmp_path / "first", tmp_path / "second"], landed)
+    with pytest.raises(TransientError):
+        source.poll(0)
+    assert [each.block.frames for each in source.poll(0) if each.block is not None] == [
+        [frame(trade) for trade in range(start, start + 3)] for start in (0, 10)
+    ]
+
+
+class Shelf:
+    """A broker that keeps what it gets, and the memory that it was given at each start."""
+
+    name = place = "shelf://1"
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.memories: list[dict[str, int]] = []
+
+    def open(self, memory: Mapping[str, int]) -> dict[str, int]:
+        self.memories.append(dict(memory))
+        return {"partitions": 3}
+
+    def put(self, blocks: Sequence[Block], is_over: IsOver = never) -> None:
+        del is_over
+        self.names += [each.pull_id for each in blocks]
+
+    def close(self) -> None: ...
+
+
+def test_a_copied_journal_is_forwarded_on_from_where_it_was(tmp_path: Path) -> None:
+    shelf, old, new = Shelf(), tmp_path / "old", tmp_path / "new"
+    names: list[str] = []
+    for directory, starts in ((old, (0, 10, 20)), (new, (30, 40))):
+        if directory is new:
+            shutil.copytree(old, new)
+        with Journal(directory, lanes=4) as journal:
+            append(journal, *starts)
+            names += [f"{journal.collector}:{start // 10}" for start in starts]
+        # Stopped at once it still sends what is there.
+        with Forwarder(directory, shelf, landed=lambda _: None, clock=SystemClock(), drain_s=20.0):
+            pass
+    assert shelf.names == names
+    assert len({name.partition(":")[0] for name in names}) == 2
+    assert shelf.memories == [{}, {"partitions": 3}]
