@@ -17,6 +17,7 @@ import zlib
 import msgspec
 
 from crypto_assets.errors import DataError
+from crypto_assets.providers.feed import UNREADABLE
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
@@ -99,7 +100,7 @@ def decode(told: bytes | memoryview) -> Block:
     try:
         if zlib.crc32(body) == int.from_bytes(told[:_CHECKSUM_BYTES], "big"):
             return _DECODER.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass
     raise DataError(
         f"a record of {len(told)} bytes is no block of a collector",

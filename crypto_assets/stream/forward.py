@@ -22,6 +22,7 @@ from types import TracebackType
 import msgspec
 
 from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError
+from crypto_assets.providers.feed import UNREADABLE
 from crypto_assets.resources.clock import Clock
 from crypto_assets.stream.journal import Reader, backlog_bytes, forget, identity, oldest
 from crypto_assets.stream.transport import Sink
@@ -223,7 +224,7 @@ def require_landed(directory: Path, landed: NextOf) -> None:
 def _read(directory: Path) -> _Sent | None:
     try:
         return msgspec.json.decode((directory / _FILE).read_bytes(), type=_Sent)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *UNREADABLE):
         # Cut short by a power cut: all that the journal still holds is sent once more.
         return None
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from crypto_assets.errors import NeedsYouError, TransientError
+from crypto_assets.providers.feed import UNREADABLE
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lease import Slot
 
@@ -101,7 +102,7 @@ class Group:
 def _living(body: bytes, now: datetime) -> dict[str, _Member]:
     try:
         members = msgspec.json.decode(body, type=dict[str, _Member])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return {}
     # Without a time zone it was not written by us, and cannot be compared.
     return {name: m for name, m in members.items() if m.until.tzinfo is not None and m.until > now}

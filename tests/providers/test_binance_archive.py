@@ -513,7 +513,9 @@ _BAD_ZIPS: Mapping[str, tuple[bytes, str]] = {
     "an absolute path": (zipped("/etc/passwd", b"1"), "'/etc/passwd' where"),
     "cut short": (zipped(_NAME, b"1" * 500)[:-30], "damaged or cut short"),
     "a flipped bit": (
-        zipped(_NAME, bytes(range(256)) * 9, method=zipfile.ZIP_STORED).replace(b"\x7d\x7e\x7f\x80", b"\x7d\x7e\x7f\x81", 1),
+        zipped(_NAME, bytes(range(256)) * 9, method=zipfile.ZIP_STORED).replace(
+            b"\x7d\x7e\x7f\x80", b"\x7d\x7e\x7f\x81", 1
+        ),
         "damaged",
     ),
     "a larger size than is taken": (_bomb(_NAME, said=600_000_000), "unpacks to 600000000 bytes"),
