@@ -199,7 +199,7 @@ def status(form: output.Format) -> int:
     rows = _feeds(settings, lake, now)
     if form is output.Format.TABLE:
         rows = [_shown(row) for row in rows]
-    output.rows(rows, form, title="streams: rows of 5 minutes, holes of a day")
+    output.rows(rows, form, title="streams: rows of 5 minutes, holes and bad messages of a day")
     return 0
 
 
@@ -216,7 +216,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "holes": row["holes_1_day"],
         "lost": row["reconnects"],
         "errors": row["errors"],
-        "bad": row["bad"],
+        "bad": row["bad_1_day"],
     }
 
 
@@ -257,7 +257,7 @@ def _feeds(settings: Settings, lake: Lake, now: datetime) -> list[dict[str, Any]
                 "holes_1_day": lately.get("holes", 0),
                 "reconnects": max(0, int(said.get("opened", 0)) - 1) if said else None,
                 "errors": said.get("errors", 0) if said else None,
-                "bad": said.get("bad", 0) if said else None,
+                "bad_1_day": lately.get("bad", 0),
             }
         )
     return told
@@ -268,7 +268,7 @@ def _age_s(moment: str, now: datetime) -> float:
 
 
 def _newest(lake: Lake, now: datetime) -> dict[str, dict[str, Any]]:
-    """By feed, what the lake holds of the last minutes, and its holes of a day."""
+    """By feed, what the lake holds of the last minutes, and its holes and unreadable messages of a day."""
     import polars as pl
 
     from crypto_assets.tables.stream import RawStreamEvents, RawTrades
@@ -294,14 +294,17 @@ def _newest(lake: Lake, now: datetime) -> dict[str, dict[str, Any]]:
         for row in rows.iter_rows(named=True)
     }
     day = Window(now - timedelta(days=1), now + timedelta(minutes=5))
-    holes = (
+    kind = pl.col("kind")
+    happened = (
         lake.scan(RawStreamEvents, day)
-        .filter(kind="hole")
         .group_by("provider")
-        .agg(n=pl.struct("starts_at", "ends_at").n_unique())
+        .agg(
+            holes=pl.struct("starts_at", "ends_at").filter(kind == "hole").n_unique(),
+            bad=pl.col("n").filter(kind == "bad").sum(),
+        )
     )
-    for name, n in holes.collect().iter_rows():
-        told.setdefault(name, {})["holes"] = n
+    for row in happened.collect().iter_rows(named=True):
+        told.setdefault(row["provider"], {}).update(row)
     return told
 
 

@@ -25,6 +25,7 @@ from crypto_assets.sandbox import Fault, Market, Sandbox, serve
 from crypto_assets.stream.journal import Journal, Reader
 from crypto_assets.tables.contract import polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawTrades
+from tests import rows
 from tests.security.search import found_in
 from tests.stream.brokers import append
 
@@ -102,6 +103,16 @@ def test_status_of_an_installation_that_never_streamed_is_its_feeds_and_nothing_
     ]
     assert not (home / "lake").exists()
     assert not (home / "state" / "stream").exists()
+
+
+def test_status_counts_holes_once_for_all_their_markets_and_messages_that_nobody_could_read(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    of = {"provider": "finnhub", "starts_at": NOW, "ends_at": NOW, "n": 1, "date": NOW.date()}
+    told = [{"kind": "hole", "subject": "a"}, {"kind": "hole", "subject": "b"}, {"kind": "bad"}, {"kind": "bad"}]
+    events = rows.rows_of(RawStreamEvents, *({**of, **row, "page": i} for i, row in enumerate(told)))
+    lake.append(RawStreamEvents, events, app="a", version=1)
+    said = command._newest(lake, NOW)["finnhub"]
+    assert (said["holes"], said["bad"]) == (1, 2)
 
 
 def test_status_counts_blocks_by_what_landed_whatever_they_came_by_and_shows_the_brokers_problem(
@@ -247,7 +258,7 @@ def test_trades_of_a_keyed_feed_arrive_and_the_key_is_nowhere(
         status = capsys.readouterr()
         (said / "status").write_text(status.out + status.err)
         row = {line["feed"]: line for line in map(json.loads, status.out.splitlines())}["finnhub"]
-        assert (row["state"], row["holes_1_day"], row["errors"], row["bad"]) == ("connected", 0, 0, 0)
+        assert (row["state"], row["holes_1_day"], row["errors"], row["bad_1_day"]) == ("connected", 0, 0, 0)
         assert row["blocks_landed"] > 0
         assert row["messages"] > 0
         assert row["backlog_bytes"] > 0
