@@ -195,19 +195,21 @@ def test_a_backfill_past_the_budget_is_refused_before_any_call(
     assert "not even a day fits" in said.err
 
 
+@pytest.mark.parametrize(("hour", "calls"), [(1, 4), (16, 2)])
 def test_a_backfill_that_costs_asks_first_and_a_dry_run_only_tells(
-    say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, hour: int, calls: int
 ) -> None:
     monkeypatch.setenv("CRYPTO_ASSETS_SANDBOX_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     # Kraken has the last twelve hours only: of yesterday nothing after noon.
     words = ["backfill", "trusted/candles", "--venue", "kraken", "--to", "today"]
+    monkeypatch.setattr(SystemClock, "now", lambda _: datetime(2026, 11, 22, hour, 5, tzinfo=UTC))
     said = say(*words)
     assert said.code == 2
     assert "say --yes to go on" in said.err
     dry = say(*words, "--dry-run")
     assert (dry.code, len(dry.rows)) == (0, 1)
-    assert dry.plan["raw.exchange_candles"]["calls"] == 2
+    assert dry.plan["raw.exchange_candles"]["calls"] == calls
 
 
 def test_a_backfill_is_one_run_and_asks_nothing_twice(
