@@ -31,6 +31,12 @@ RowsOf = Callable[..., pl.DataFrame]
 
 
 @pytest.fixture(scope="session")
+def httpserver_listen_address() -> tuple[str, int]:
+    # By its number S3 is asked for paths, not for one host name a bucket; and no name leads to another address.
+    return "127.0.0.1", 0
+
+
+@pytest.fixture(scope="session")
 def rows_of() -> RowsOf:
     return rows.rows_of
 

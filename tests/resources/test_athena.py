@@ -145,12 +145,6 @@ class Scripted:
         return answer if isinstance(answer, Response) else Response(json.dumps(answer))
 
 
-@pytest.fixture(scope="session")
-def httpserver_listen_address() -> tuple[str, int]:
-    # By its number S3 is asked for paths, not for one host name a bucket.
-    return "127.0.0.1", 0
-
-
 @pytest.fixture
 def aws(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted().says()

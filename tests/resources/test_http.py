@@ -713,7 +713,7 @@ def test_the_key_is_in_no_answer_and_no_log_even_at_debug(
     ours = [record for record in caplog.records if record.name != "werkzeug"]
     logged = "".join(repr(vars(record)) + record.getMessage() for record in ours)
     assert_no_canary(logged)
-    assert "GET localhost/v3/assets" in logged
+    assert "GET 127.0.0.1/v3/assets" in logged
     assert "symbol" not in logged
 
 
