@@ -88,7 +88,7 @@ PROBE = "_probe"
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 # A stream's log grows by twenty thousand entries a day, and a commit to a directory looks at each file in it. In one, a
 # checkpoint takes those away that are older; in a bucket, where they cost nobody anything, maintenance does.
-_STREAM_LOG = {"delta.logRetentionDuration": "interval 1 hours"}
+_STREAM_LOG = {"delta.logRetentionDuration": "interval 15 minutes"}
 _AFTER_STREAM_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=True)
 
 

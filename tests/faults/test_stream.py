@@ -119,8 +119,12 @@ class Stream:
             self.lake, lambda landed: DirectSource([self.journal], landed), FEEDS, SystemClock(), most_s=0.0
         ) as consumer:
             end = synced(self.journal)
-            channel = f"direct/{self._collector()}"
-            _until(lambda: bool(consumer.step(0.05)) and (consumer.landed(channel) or (0,))[0] >= end, "nothing landed")
+
+            def is_landed() -> bool:
+                consumer.step(0.05)
+                return (self.lake.landed(RawTrades, f"direct/{self._collector()}#0") or 0) >= end
+
+            _until(is_landed, "nothing landed")
             consumer.flush()
 
     def _collector(self) -> str:
