@@ -31,6 +31,15 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
     n: int = 0
 
 
+MARGIN_US = 5_000_000
+"""A trade may be a moment older than its message, and a subscription takes effect a moment after it is sent."""
+
+
+def hole(start_us: int, end_us: int, why: str, market: str) -> Event:
+    """What may have been missed of a market between two moments, microseconds since 1970, with the margin around."""
+    return Event("hole", start_us - MARGIN_US, end_us + MARGIN_US, why, subject=market)
+
+
 TOLD_TO_STOP = "told to stop"
 """The detail of a collector's last event, ``stopped``, where it is not missed: it was told to, and has not failed."""
 
@@ -77,6 +86,11 @@ class Block(msgspec.Struct, array_like=True, frozen=True):
     def first_of_lane(self) -> int:
         """The number of the first block that ever travelled in its lane."""
         return self.since + (self.number - self.since) % self.lanes
+
+
+def app_of(lane: str) -> str:
+    """The application transaction under which a table says the number of a lane's next block."""
+    return f"block/{lane}"
 
 
 _ENCODER = msgspec.msgpack.Encoder()

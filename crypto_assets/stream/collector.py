@@ -31,14 +31,12 @@ from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTrans
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.providers.feed import Control, Feed, Sign, printable
 from crypto_assets.resources.clock import Clock
-from crypto_assets.stream.blocks import TOLD_TO_STOP, Block, Event
+from crypto_assets.stream.blocks import TOLD_TO_STOP, Block, Event, hole
 from crypto_assets.stream.journal import Journal
 
 log = logging.getLogger(__name__)
 
 _US = 1_000_000
-# A trade may be a moment older than its message, and a subscription takes effect a moment after it is sent.
-MARGIN_US = 5 * _US
 # The largest message of any feed is a tenth of it.
 MOST_MESSAGE_BYTES = 2**20
 # After a disk has stood still more is waiting than one record of Kinesis (1 MiB, compressed) or Kafka can hold.
@@ -443,7 +441,7 @@ class Collector:
         self._hole_from_us = None
         self.counts["holes"] += 1
         for market in sorted(set(self._sub.markets.values())):
-            self._event(Event("hole", start - MARGIN_US, now + MARGIN_US, self._reason, subject=market))
+            self._event(hole(start, now, self._reason, market))
 
     def _show(self, line: str) -> None:
         """Tell people, once a connection."""

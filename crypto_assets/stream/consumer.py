@@ -29,8 +29,7 @@ from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError, Tr
 from crypto_assets.providers.feed import Feed, Messages
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake, PositionMoved
-from crypto_assets.stream.blocks import Block, Event
-from crypto_assets.stream.collector import MARGIN_US
+from crypto_assets.stream.blocks import Block, Event, app_of, hole
 from crypto_assets.stream.transport import ChannelsChanged, Delivery, Position, Source
 from crypto_assets.tables.contract import UTC_TIME, Contract, polars_schema
 from crypto_assets.tables.stream import RawStreamEvents, RawStreamPrices, RawTrades
@@ -39,7 +38,6 @@ from crypto_assets.tables.window import DAY
 
 log = logging.getLogger(__name__)
 
-_US = 1_000_000
 # Twenty files are quickly made one, and hardly slower to read than one; each commit makes one more.
 _COMPACT_EVERY = 20
 # Messages that are decoded together: some thousands. More no longer fit a processor's cache, and take twice as long.
@@ -91,7 +89,7 @@ class _Batch:
 
     def add_beside(self, contract: type[Contract], block: Block, rows: pl.DataFrame) -> None:
         if len(rows):
-            self.beside.setdefault(contract, []).append((_app(block), block.number, rows))
+            self.beside.setdefault(contract, []).append((app_of(block.lane), block.number, rows))
             self.n_rows += len(rows)
 
 
@@ -215,7 +213,7 @@ class Consumer:
             if delivery.problem:
                 log.warning("%s: %s", delivery.channel, delivery.problem)
             return
-        app = _app(block)
+        app = app_of(block.lane)
         if app not in self._next:
             self._next[app] = self._lake.landed(RawTrades, app)
         known = batch.numbers.get(app, self._next[app])
@@ -300,7 +298,7 @@ class Consumer:
             start=pl.col("traded_us").min(), end=pl.col("traded_us").max()
         )
         for pull_id, market, start, end in spans.sort("pull_id", "subject").iter_rows():
-            told.setdefault(pull_id, []).append(_hole(start, end, "our clock was behind the venue's", market))
+            told.setdefault(pull_id, []).append(hole(start, end, "our clock was behind the venue's", market))
         return told
 
     def _submit(self) -> None:
@@ -392,10 +390,6 @@ class Consumer:
         return sum(len(rows) for _, _, rows in fresh)
 
 
-def _app(block: Block) -> str:
-    return f"block/{block.lane}"
-
-
 def _apps(channel: str, n_parts: int) -> list[str]:
     return [f"{channel}#{i}" for i in range(n_parts)]
 
@@ -445,17 +439,13 @@ def _happened_us(block: Block) -> int:
     return max((event.ends_us for event in block.events), default=block.newest_us)
 
 
-def _hole(start_us: int, end_us: int, why: str, market: str) -> Event:
-    return Event("hole", start_us - MARGIN_US, end_us + MARGIN_US, why, subject=market)
-
-
 def _unread(block: Block, bad: Iterable[int]) -> list[Event]:
     """What unreadable messages may have held: a hole of each market that they name, of all where one names none."""
     places = sorted(bad)
     named = [{m for symbol, m in block.markets.items() if b'"%b"' % symbol.encode() in block.frames[i]} for i in places]
     markets = {market for found in named for market in found or block.markets.values()}
     start, end = block.received_us[places[0]], block.received_us[places[-1]]
-    return [_hole(start, end, "unreadable messages", market) for market in sorted(markets)]
+    return [hole(start, end, "unreadable messages", market) for market in sorted(markets)]
 
 
 def _event_rows(block: Block, happened: Sequence[Event], bad: Mapping[int, str]) -> pl.DataFrame:

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from crypto_assets.errors import DataError
-from crypto_assets.stream.forward import NextOf, require_landed
+from crypto_assets.stream.forward import require_landed
 from crypto_assets.stream.journal import Reader, forget, identity
-from crypto_assets.stream.transport import Delivery, Landed, Position
+from crypto_assets.stream.transport import Delivery, Landed, NextOf, Position
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientErro
 from crypto_assets.providers.feed import UNREADABLE
 from crypto_assets.resources.clock import Clock
 from crypto_assets.stream.journal import Reader, backlog_bytes, forget, identity, oldest
-from crypto_assets.stream.transport import Sink
+from crypto_assets.stream.transport import NextOf, Sink
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,6 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S, _REFUSED_WAIT_S = 0.5, 15.0, 30.0
 # What is still in the journal when the collector stops is sent for so long; the rest is sent after the next start.
 _DRAIN_S = 5.0
 _SEND_BYTES = 8 * 2**20
-
-NextOf = Callable[[str], int | None]
-"""The number of a lane's next block, by what the lake holds; None where it holds none."""
 
 
 class _Sent(msgspec.Struct, frozen=True):

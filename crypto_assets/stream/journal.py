@@ -20,7 +20,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from crypto_assets.errors import DataError, NeedsYouError, UsageError
 from crypto_assets.stream.blocks import Block, decode, encode
+from crypto_assets.stream.transport import NextOf
 
 log = logging.getLogger(__name__)
 
@@ -384,7 +385,7 @@ class Identity(NamedTuple):
         """The journal's first id, which stays."""
         return self.ids[0][0]
 
-    def landed(self, next_of: Callable[[str], int | None]) -> int:
+    def landed(self, next_of: NextOf) -> int:
         """The number of the oldest block that is not in the lake, where ``next_of`` says so of each lane."""
         for (collector, since), later in zip_longest(self.ids, self.ids[1:]):
             of_lanes = [

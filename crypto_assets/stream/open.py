@@ -18,8 +18,8 @@ from typing import NamedTuple
 from crypto_assets.errors import NeedsYouError, UsageError
 from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.lake import Lake
-from crypto_assets.stream.forward import NextOf
-from crypto_assets.stream.transport import Landed, Sink, Source
+from crypto_assets.stream.blocks import app_of
+from crypto_assets.stream.transport import Landed, NextOf, Sink, Source
 from crypto_assets.tables.stream import RawTrades
 
 DIRECT = "direct"
@@ -110,7 +110,7 @@ def open_source(
     if of.scheme == DIRECT:
         from crypto_assets.stream.direct import DirectSource
 
-        return DirectSource(list(journals), landed, *([] if lake is None else [blocks_in(lake)]))
+        return DirectSource(list(journals), landed, blocks_in(lake))
     if of.scheme == "kinesis":
         from crypto_assets.resources.lease import slot_of
         from crypto_assets.stream.group import Group
@@ -129,9 +129,9 @@ def open_source(
     return KafkaSource(of.servers, of.name, landed, group=of_lake, environment=environment)
 
 
-def blocks_in(lake: Lake) -> NextOf:
-    """What the lake holds of a lane."""
-    return lambda lane: lake.landed(RawTrades, f"block/{lane}")
+def blocks_in(lake: Lake | None) -> NextOf:
+    """What the lake holds of a lane; nothing without one."""
+    return lambda lane: None if lake is None else lake.landed(RawTrades, app_of(lane))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from crypto_assets.resources.clock import Clock, SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.resources.lease import LeaseUnsupported, hold, slot_of, this_installation
 from crypto_assets.resources.settings import Settings
+from crypto_assets.stream.blocks import app_of
 from crypto_assets.stream.collector import LEASE_S, Collector, Subscription, symbols
 from crypto_assets.stream.consumer import Consumer, Landing
 from crypto_assets.stream.forward import Forwarder, next_to_send
@@ -176,7 +177,7 @@ def _require_own_numbers(journal: Journal, lake: Lake) -> None:
 def held_by(lake: Lake, collector: str, lanes: int) -> int:
     """The number after the newest block that the lake has rows of, under this id; 0 where it has none."""
     tables = RawTrades, RawStreamPrices, RawStreamEvents
-    ends = (lake.landed(table, f"block/{collector}/{lane}") for table in tables for lane in range(lanes))
+    ends = (lake.landed(table, app_of(f"{collector}/{lane}")) for table in tables for lane in range(lanes))
     return max(0 if end is None else end - lanes + 1 for end in ends)
 
 

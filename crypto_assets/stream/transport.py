@@ -19,6 +19,8 @@ Position = tuple[int, ...]
 Landed = Callable[[str], Position | None]
 """Where the table says that a channel was read up to."""
 
+NextOf = Callable[[str], int | None]
+"""The number of a lane's next block, by what the lake holds; None where it holds none."""
 
 IsOver = Callable[[], bool]
 """Whether the time that was left is over."""

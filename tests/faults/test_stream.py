@@ -29,7 +29,7 @@ from crypto_assets.providers.feeds import FEEDS
 from crypto_assets.resources.clock import SystemClock
 from crypto_assets.resources.lake import Lake
 from crypto_assets.sandbox import Fault, Market, Sandbox, serve
-from crypto_assets.stream.collector import MARGIN_US
+from crypto_assets.stream.blocks import MARGIN_US
 from crypto_assets.stream.consumer import Consumer
 from crypto_assets.stream.direct import DirectSource
 from crypto_assets.stream.journal import Journal, Reader, synced

@@ -17,9 +17,8 @@ from websockets.asyncio.server import ServerConnection
 
 from crypto_assets.errors import NeedsYouError, TransientError
 from crypto_assets.providers import binance_stream, coinbase_stream, coincap_stream, finnhub
-from crypto_assets.stream.blocks import Block, Event, encode
+from crypto_assets.stream.blocks import MARGIN_US, Block, Event, encode
 from crypto_assets.stream.collector import (
-    MARGIN_US,
     MOST_MESSAGE_BYTES,
     Collector,
     Pace,

@@ -18,6 +18,7 @@ from crypto_assets.providers import alpha_vantage, coincap
 from crypto_assets.providers.venues import venue_of
 from crypto_assets.resources.clock import Clock
 from crypto_assets.resources.lake import Lake
+from crypto_assets.stream.blocks import MARGIN_US
 from crypto_assets.tables import raw, trusted
 from crypto_assets.tables.contract import UTC_TIME, Contract, moment, polars_schema
 from crypto_assets.tables.quality import GapLedger, Quarantine
@@ -202,7 +203,7 @@ def _joined(stated: pl.DataFrame) -> pl.DataFrame:
 _MISSED = ("provider", "subject", "starts_at", "ends_at", "detail")
 # How the consumer names blocks that never came, and how far their trades may lie beyond the blocks around them.
 _BLOCKS = r"blocks (\d+) to \d+ of "
-_MARGIN = timedelta(seconds=5)
+_MARGIN = timedelta(microseconds=MARGIN_US)
 
 
 def _lost(lake: Lake, events: pl.DataFrame) -> Iterator[pl.LazyFrame]:
