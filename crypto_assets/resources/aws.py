@@ -1,12 +1,14 @@
 """What AWS refuses, in one line: credentials, region, permission, throttling, outage.
 
-Belongs here: what every service of AWS says alike, and how its clients wait. What one service alone says (a workgroup,
-a table, a bucket) is its own module's. Foreign texts stay behind: they hold addresses, account numbers and key ids.
+Belongs here: what every service of AWS says alike, how its clients wait, and what S3's is made of. What one service
+alone says (a workgroup, a table, a bucket) is its own module's. Foreign texts stay behind: they hold addresses, account
+numbers and key ids.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from crypto_assets.errors import CryptoAssetsError, NeedsYouError, TransientError
@@ -105,6 +107,19 @@ def client_config(read_s: float) -> Any:
 
     retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
     return Config(connect_timeout=_CONNECT_S, read_timeout=read_s, retries=retries)
+
+
+def s3_client(session: Any, options: Mapping[str, str], config: Any) -> Any:
+    """boto3's client of S3 by deltalake's ``AWS_*`` options; keys that they lack it finds and renews by itself."""
+    return session.client(
+        "s3",
+        endpoint_url=options.get("AWS_ENDPOINT_URL"),
+        region_name=options.get("AWS_REGION"),
+        aws_access_key_id=options.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=options.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=options.get("AWS_SESSION_TOKEN"),
+        config=config,
+    )
 
 
 def _unreachable(service: str, *, where: str, safe: str, region: str | None) -> CryptoAssetsError:

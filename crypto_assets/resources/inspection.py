@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from crypto_assets.errors import CryptoAssetsError, DataError, NeedsYouError
+from crypto_assets.resources import aws
 from crypto_assets.resources.lake import Lake, Note, content_hash
 from crypto_assets.resources.predicates import inside
 from crypto_assets.resources.store_errors import advice, store_errors
@@ -267,27 +268,19 @@ def _session(lake: Lake) -> Any:
 
 
 def _client(lake: Lake) -> Any:
-    """boto3's client with the lake's options; it finds and renews keys that they lack by itself."""
+    """A client with the lake's own options, which may leave the keys to it."""
     session = _session(lake)
     from botocore.config import Config
 
     options = lake.storage_options
-    endpoint = options.get("AWS_ENDPOINT_URL")
-    return session.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=options.get("AWS_REGION"),
-        aws_access_key_id=options.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=options.get("AWS_SECRET_ACCESS_KEY"),
-        aws_session_token=options.get("AWS_SESSION_TOKEN"),
-        config=Config(
-            connect_timeout=_REQUEST_S,
-            read_timeout=_REQUEST_S,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-            # As deltalake asks: other servers than AWS answer paths, not one host name per bucket.
-            s3={"addressing_style": "path" if endpoint else "auto"},
-        ),
+    config = Config(
+        connect_timeout=_REQUEST_S,
+        read_timeout=_REQUEST_S,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        # As deltalake asks: other servers than AWS answer paths, not one host name per bucket.
+        s3={"addressing_style": "path" if options.get("AWS_ENDPOINT_URL") else "auto"},
     )
+    return aws.s3_client(session, options, config)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from crypto_assets.errors import NeedsYouError, TransientError
+from crypto_assets.resources import aws
 from crypto_assets.resources.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -275,20 +276,12 @@ class ObjectSlot:
         from botocore.config import Config
 
         options = (self._options() if callable(self._options) else self._options) or {}
-        client = self._session.client(
-            "s3",
-            endpoint_url=options.get("AWS_ENDPOINT_URL"),
-            region_name=options.get("AWS_REGION"),
-            aws_access_key_id=options.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=options.get("AWS_SECRET_ACCESS_KEY"),
-            aws_session_token=options.get("AWS_SESSION_TOKEN"),
-            config=Config(
-                connect_timeout=_CONNECT_S,
-                read_timeout=_READ_S,
-                retries={"mode": "standard", "total_max_attempts": _STORE_TRIES},
-            ),
+        config = Config(
+            connect_timeout=_CONNECT_S,
+            read_timeout=_READ_S,
+            retries={"mode": "standard", "total_max_attempts": _STORE_TRIES},
         )
-        return closing(client)
+        return closing(aws.s3_client(self._session, options, config))
 
     def read(self) -> tuple[bytes, str] | None:
         from botocore.exceptions import BotoCoreError, ClientError
