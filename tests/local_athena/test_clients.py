@@ -77,6 +77,8 @@ def test_pyathena_raises_what_athena_says_and_cancels(aws: Aws, connection: Any)
         cursor.execute("select from")
 
 
+# Its own use of pandas, which is newer than it.
+@pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
 def test_awswrangler_reads_frames(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     wr = pytest.importorskip("awswrangler", reason="awswrangler is heavy; install it to run this")
     for key, value in {**aws.options, "AWS_DEFAULT_REGION": "us-east-1"}.items():
